@@ -1,0 +1,1 @@
+"""Ray clusters: joining one, starting one, sending jobs to one."""

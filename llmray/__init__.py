@@ -1,0 +1,23 @@
+"""llmray: the life of a language model on Ray, one function a verb.
+
+Nothing heavy is imported until a verb is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmray.verbs import demo, evaluate, prepare, serve, submit, train, tune, ui
+
+__all__ = ["demo", "evaluate", "prepare", "serve", "submit", "train", "tune", "ui"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("llmray.verbs"), name)
+    raise AttributeError(f"module 'llmray' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

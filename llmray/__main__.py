@@ -1,0 +1,7 @@
+"""`python -m llmray` is `llmray`."""
+
+import sys
+
+from llmray.cli import main
+
+sys.exit(main())

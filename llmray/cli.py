@@ -1,0 +1,252 @@
+"""argv → verb, job, exit code: a thin layer over `llmray.verbs`.
+
+It knows no verb's inner working.  Results go to standard output (`--json`: one JSON object), everything else to
+standard error.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from pydantic import BaseModel
+
+from llmray import __version__, verbs
+from llmray.job.errors import JobError, LlmrayError
+from llmray.job.results import DemoResult, ModelsResult, ServeResult
+
+EXIT_CODES = (
+    "exit codes: 0 done; 1 the work failed; 2 job file or arguments wrong; 3 a threshold was missed; 130 interrupted"
+)
+JOB_VERBS = {
+    "prepare": "corpus → tokenised, packed blocks (Ray Data)",
+    "train": "pretrain or fine-tune (Ray Data → Ray Train); again: resume",
+    "tune": "search learning rate, batch size and any other key (Ray Tune)",
+    "evaluate": "score a model on held-out data, beside a naive baseline",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except LlmrayError as error:
+        print(f"llmray {args.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"llmray {args.verb}: interrupted; everything it started is shut down", file=sys.stderr)
+        return 130
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """The first signal unwinds; further ones cannot tear the shutting down apart."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    print("\nstopping …", file=sys.stderr)
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("llmray", description="The life of a language model on Ray.", epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=__version__)
+    add = parser.add_subparsers(dest="verb", required=True, metavar="VERB").add_parser
+    _demo(add("demo", help="the whole life of a model on this machine"))
+    for verb, text in JOB_VERBS.items():
+        _job(add(verb, help=text, description=text, epilog=EXIT_CODES), verb)
+    _models(add("models", help="versions and aliases: list, show, register, promote, rollback"))
+    _serve(add("serve", help="deploy endpoints (Ray Serve); serve status, serve stop"))
+    _ui(add("ui", help="the web page in front of endpoints"))
+    _submit(add("submit", help="the same verbs on a remote Ray cluster (Ray Jobs)"))
+    _jobs(add("jobs", help="remote jobs: list, logs, stop"))
+    schema = add("schema", help="JSON schema of the job file, for editors")
+    schema.set_defaults(run=lambda _: print(json.dumps(verbs.schema(), indent=2)))
+    return parser
+
+
+def _with_job(parser: argparse.ArgumentParser) -> None:
+    text = "a job file and overrides, e.g. train.steps=100 (`llmray schema` lists the keys)"
+    parser.add_argument("job", nargs="*", metavar="JOB.yaml section.key=value", help=text)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise JobError(f"one job file at a time; found {', '.join(files)}")
+    return (files[0] if files else None), [word for word in words if "=" in word]
+
+
+def _job(parser: argparse.ArgumentParser, verb: str) -> None:
+    def run(args: argparse.Namespace) -> None:
+        job, overrides = _split(args.job)
+        _print(getattr(verbs, verb)(job, *overrides), args.json)
+
+    _with_job(parser)
+    parser.set_defaults(run=run)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        def stay(result: DemoResult) -> None:
+            _print(result, args.json)
+            if not args.check:
+                _wait()
+
+        verbs.demo(args.output, *args.override, until=stay)
+
+    parser.add_argument("override", nargs="*", metavar="serve.key=value", help="e.g. serve.port=9000")
+    parser.add_argument("--check", action="store_true", help="query every endpoint once, judge the figures, and leave")
+    parser.add_argument("--output", default="runs/demo", help="folder for everything it writes")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        if args.action in ("list", "show"):
+            _print(verbs.models_list(args.output, getattr(args, "name", None)), args.json)
+        elif args.action == "register":
+            _print(verbs.models_register(args.output, args.name, args.folder), args.json)
+        elif args.action == "promote":
+            _print(verbs.models_promote(args.output, args.name, args.version, args.alias), args.json)
+        else:
+            _print(verbs.models_rollback(args.output, args.name, args.alias), args.json)
+
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser
+    for action, text, arguments in (
+        ("list", "every version of every model", ()),
+        ("show", "the versions of one model", ("name",)),
+        ("register", "copy a run folder's model in as the next version", ("name", "folder")),
+        ("promote", "let an alias name a version", ("name", "version")),
+        ("rollback", "let an alias name what it named before", ("name",)),
+    ):
+        one = actions(action, help=text)
+        for argument in arguments:
+            one.add_argument(argument, type=int if argument == "version" else str)
+        if action in ("promote", "rollback"):
+            one.add_argument("--alias", default="champion")
+        one.add_argument("--output", default="runs", help="the nearest registry/ at or above this folder is used")
+        one.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run)
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        if args.job == ["status"]:
+            _print(verbs.serve_status(args.address), args.json)
+        elif args.job == ["stop"]:
+            verbs.serve_stop(args.address)
+        else:
+            job, overrides = _split(args.job)
+            verbs.serve(job, *overrides, until=lambda result: _stay_up(result, args.json, overrides))
+
+    _with_job(parser)
+    parser.description = "Deploy endpoints; `serve status` and `serve stop` look at a running cluster."
+    parser.add_argument("--address", default="auto", help="Ray cluster of `serve status` and `serve stop`")
+    parser.set_defaults(run=run)
+
+
+def _stay_up(result: ServeResult, as_json: bool, overrides: Sequence[str]) -> None:
+    _print(result, as_json)
+    if not any(word.startswith("scale.address=") for word in overrides):
+        _wait()
+
+
+def _ui(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the endpoints")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, help="port to listen on (default: a free one)")
+    parser.set_defaults(run=lambda args: verbs.ui(args.url, host=args.host, port=args.port, until=_wait) and None)
+
+
+def _submit(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> int:
+        job, overrides = _split(args.job)
+        identity, code = verbs.submit(args.remote, job, *overrides, address=args.address, follow=not args.no_wait)
+        print(json.dumps({"job_id": identity, "exit_code": code}) if args.json else identity)
+        return code
+
+    parser.add_argument("remote", choices=verbs.REMOTE_VERBS, metavar="VERB", help=", ".join(verbs.REMOTE_VERBS))
+    _with_job(parser)
+    parser.add_argument("--address", required=True, help="the cluster's dashboard, e.g. http://HOST:8265")
+    parser.add_argument("--no-wait", action="store_true", help="return once the job is submitted")
+    parser.set_defaults(run=run)
+
+
+def _jobs(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        if args.action == "list":
+            _print(verbs.jobs_list(args.address), args.json)
+        elif args.action == "logs":
+            verbs.jobs_logs(args.address, args.id, follow=args.follow, on_line=print)
+        else:
+            verbs.jobs_stop(args.address, args.id)
+
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser
+    for action, text in (("list", "every job"), ("logs", "a job's output"), ("stop", "stop a job")):
+        one = actions(action, help=text)
+        if action != "list":
+            one.add_argument("id")
+        if action == "logs":
+            one.add_argument("--follow", action="store_true", help="to its end")
+        one.add_argument("--address", required=True, help="the cluster's dashboard, e.g. http://HOST:8265")
+        one.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run)
+
+
+def _wait() -> None:
+    print("Press Ctrl-C to stop.", file=sys.stderr)
+    threading.Event().wait()
+
+
+def _print(result: BaseModel, as_json: bool) -> None:
+    if as_json:
+        print(result.model_dump_json(), flush=True)
+        return
+    from rich.console import Console
+
+    show: Callable[..., None] = Console(highlight=False, soft_wrap=True).print
+    for table in _tables(result):
+        show(table)
+
+
+def _tables(result: BaseModel) -> list[Any]:
+    from rich.table import Table
+
+    if isinstance(result, (ModelsResult, ServeResult)) or hasattr(result, "jobs"):
+        rows = next(v for _, v in result if isinstance(v, tuple))
+        return [_grid([row.model_dump() for row in rows])] if rows else ["nothing yet"]
+    if isinstance(result, DemoResult):
+        scores = [{"model": m, "metric": k, "value": v} for m, ks in result.metrics.items() for k, v in ks.items()]
+        urls = [
+            {"route": route, "URL": url, "answer": result.answers.get(route, "")} for route, url in result.urls.items()
+        ]
+        return [_grid(scores), _grid(urls)]
+    table = Table(show_header=False, box=None)
+    for key, value in result:
+        table.add_row(key, _cell(value))
+    return [table]
+
+
+def _grid(rows: Sequence[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{k} {_cell(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:,.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Pure data: records, where they are read from, and what is done to them before a model sees them."""

@@ -1,0 +1,110 @@
+"""What each verb returns: plain frozen values that print as JSON.  It knows no verb's inner working."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Result(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PrepareResult(Result):
+    store: str
+    """Folder of the prepared blocks."""
+    rows: int
+    """Blocks written."""
+    tokens: int
+    """Tokens in them, padding excluded."""
+    seconds: float
+
+
+class TrainResult(Result):
+    run: str
+    """Run folder."""
+    model: str
+    """Folder of the final model, in Hugging Face layout."""
+    steps: int
+    """Optimiser steps of the whole run, resumed parts included."""
+    metrics: dict[str, float]
+    """Last value of each metric."""
+    seconds: float
+
+
+class TuneResult(Result):
+    run: str
+    best: str
+    """Path of `best.yaml`, a job file for `train`."""
+    best_values: dict[str, float | int | str | bool]
+    """The searched keys' best values."""
+    metric: str
+    value: float
+    trials: int
+    stopped_early: int
+    """Trials that ASHA ended before their last step."""
+    seconds: float
+
+
+class EvaluateResult(Result):
+    report: str
+    """Path of `report.json`."""
+    task: str
+    rows: int
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    """The same metrics for the task's naive baseline."""
+    seconds: float
+
+
+class ModelVersion(Result):
+    name: str
+    version: int
+    task: str
+    folder: str
+    aliases: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+    created: str
+    """UTC time of registration, ISO 8601."""
+    sha256: str
+    """Hash of the weights file."""
+
+
+class ModelsResult(Result):
+    versions: tuple[ModelVersion, ...]
+
+
+class EndpointStatus(Result):
+    route: str
+    task: str
+    url: str
+    model: str
+    status: str
+    replicas: int
+
+
+class ServeResult(Result):
+    url: str
+    """Base URL of every route."""
+    endpoints: tuple[EndpointStatus, ...]
+
+
+class UiResult(Result):
+    url: str
+
+
+class JobStatus(Result):
+    id: str
+    status: str
+    entrypoint: str
+    message: str = ""
+
+
+class JobsResult(Result):
+    jobs: tuple[JobStatus, ...]
+
+
+class DemoResult(Result):
+    metrics: dict[str, dict[str, float]]
+    """Model → metric → value."""
+    urls: dict[str, str]
+    answers: dict[str, str]
+    """Route → what it answered to one example."""
+    seconds: float

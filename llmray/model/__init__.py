@@ -1,0 +1,1 @@
+"""Weights: presets, loading, answering, versions."""

@@ -1,0 +1,86 @@
+"""The Predictor over held-out rows, through Ray Data.
+
+It does not know how a model was trained.  Batches are measured in plain Ray tasks that keep the last model they
+loaded, so that evaluations one after another find their workers warm.
+"""
+
+import json
+import time
+from functools import lru_cache
+from typing import Any
+
+from llmray.corpus.record import Columns
+from llmray.job.load import dump
+from llmray.job.results import EvaluateResult
+from llmray.job.schema import Job, Source
+from llmray.model.load import resolve
+from llmray.model.predict import Predictor
+from llmray.model.registry import nearest
+from llmray.scoring.report import render
+from llmray.store import place
+from llmray.store.journal import Progress
+from llmray.stream.prepare import dataset
+from llmray.tasks.base import Task
+
+BASELINE_ROWS = 5000
+EXAMPLES = 20
+
+
+@lru_cache(maxsize=1)
+def _predictor(reference: str, options: Any) -> Predictor:
+    return Predictor.load(reference, options)
+
+
+def _measure(batch: Columns, reference: str, options: Any) -> Columns:
+    rows = {name: list(values) for name, values in batch.items()}
+    return {"measurement": [json.dumps(m) for m in _predictor(reference, options).measure(rows)]}
+
+
+def _rows(sources: tuple[Source, ...], task: Task, limit: int) -> Columns:
+    table = dataset(sources, task.record).limit(limit).take_all()
+    return {name: [row[name] for row in table] for name in (table[0] if table else {})}
+
+
+def _baseline(job: Job, task: Task) -> dict[str, float]:
+    if not job.data.train:
+        return {}
+    held_out = _rows(job.data.eval, task, min(job.evaluate.limit or BASELINE_ROWS, BASELINE_ROWS))
+    return task.baseline(_rows(job.data.train, task, BASELINE_ROWS), held_out)
+
+
+def evaluate(job: Job, progress: Progress) -> EvaluateResult:
+    """Measure `job.model` on `job.data.eval`; `report.json` and `report.html` go to `evaluation/` in `job.output`."""
+    assert job.model is not None
+    began, label = time.monotonic(), f"evaluate {job.model.from_}"
+    progress.start(label)
+    reference = resolve(job.model.from_, nearest(job.output))
+    task = _predictor(reference, job.task).task
+    held_out = dataset(job.data.eval, task.record)
+    if job.evaluate.limit:
+        held_out = held_out.limit(job.evaluate.limit)
+    measured = held_out.map_batches(
+        _measure,
+        batch_size=job.evaluate.batch_size,
+        fn_kwargs={"reference": reference, "options": job.task},
+        num_gpus=job.scale.gpus_per_worker or None,
+    )
+    measurements = [json.loads(row["measurement"]) for row in measured.take_all()]
+    result = EvaluateResult(
+        report=place.join(job.output, "evaluation", "report.json"),
+        task=task.name,
+        rows=len(measurements),
+        metrics=task.summarise(measurements),
+        baseline=_baseline(job, task),
+        seconds=time.monotonic() - began,
+    )
+    _write(job, result, measurements[:EXAMPLES])
+    progress.done(label, f"{task.headline} {result.metrics[task.headline]:.3f}")
+    return result
+
+
+def _write(job: Job, result: EvaluateResult, examples: list[dict[str, Any]]) -> None:
+    assert job.model is not None
+    folder = place.join(job.output, "evaluation")
+    place.write_text(place.join(folder, "job.yaml"), dump(job))
+    place.write_text(place.join(folder, "report.html"), render(result, job.model.from_, examples))
+    place.write_text(result.report, json.dumps(result.model_dump() | {"examples": examples}, indent=2))

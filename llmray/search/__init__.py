@@ -1,0 +1,1 @@
+"""Which settings are best: the search space, and Ray Tune over it."""

@@ -1,0 +1,1 @@
+"""Where it lives: paths, run folders, journals and report pages."""

@@ -1,0 +1,1 @@
+"""Ray Data between a corpus and whoever learns from it."""

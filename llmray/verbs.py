@@ -1,0 +1,230 @@
+"""One function a verb: the only place, with `showcase`, where rooms meet.
+
+It does not know about command lines.  A verb judges its job first and imports what is heavy only then.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llmray.job.errors import JobError, ThresholdError
+from llmray.job.load import load, require
+from llmray.job.results import (
+    DemoResult,
+    EvaluateResult,
+    JobsResult,
+    ModelsResult,
+    ModelVersion,
+    PrepareResult,
+    ServeResult,
+    TrainResult,
+    TuneResult,
+    UiResult,
+)
+from llmray.job.schema import Endpoint, Job
+from llmray.store.journal import Progress
+
+JobLike: TypeAlias = Job | Mapping[str, Any] | str | Path | None
+REMOTE_VERBS = ("prepare", "train", "tune", "evaluate", "serve")
+
+
+def _session(job: Job) -> AbstractContextManager[str]:
+    from cluster.session import session
+
+    return session(job.scale)
+
+
+def prepare(job: JobLike, *overrides: str, progress: Progress | None = None) -> PrepareResult:
+    """Tokenise and pack a corpus into a store of blocks (Ray Data)."""
+    judged = load(job, overrides)
+    require(judged, "task", "data.train")
+    from llmray.stream.prepare import prepare as run
+
+    with _session(judged):
+        return run(judged, progress or Progress())
+
+
+def train(job: JobLike, *overrides: str, progress: Progress | None = None) -> TrainResult:
+    """Pretrain or fine-tune a model (Ray Data → Ray Train); the same command again resumes or does nothing."""
+    judged = load(job, overrides)
+    require(judged, "task", "model.from", "data.train")
+    from llmray.training.run import train as run
+
+    with _session(judged):
+        return run(judged, progress or Progress())
+
+
+def tune(job: JobLike, *overrides: str, progress: Progress | None = None) -> TuneResult:
+    """Search learning rate, batch size or any other key (Ray Tune, ASHA)."""
+    judged = load(job, overrides)
+    require(judged, "task", "model.from", "data.train", "tune")
+    if judged.tune and judged.tune.metric.startswith("eval_"):
+        require(judged, "data.eval")
+    from llmray.search.run import tune as run
+
+    with _session(judged):
+        return run(judged, progress or Progress())
+
+
+def evaluate(job: JobLike, *overrides: str, progress: Progress | None = None) -> EvaluateResult:
+    """Score a model on held-out rows beside the task's naive baseline.
+
+    Raises `ThresholdError`, after the report is written, when a metric misses the job's thresholds.
+    """
+    judged = load(job, overrides)
+    require(judged, "model.from", "data.eval")
+    from llmray.scoring.report import misses
+    from llmray.scoring.run import evaluate as run
+
+    with _session(judged):
+        result = run(judged, progress or Progress())
+    if missed := misses(result.metrics, judged.evaluate.thresholds):
+        raise ThresholdError("; ".join(missed) + f"; the report is {result.report}")
+    return result
+
+
+def models_list(output: str, name: str | None = None) -> ModelsResult:
+    """Versions and aliases in the registry nearest to `output`."""
+    from llmray.model import registry
+
+    return ModelsResult(versions=tuple(registry.versions(registry.nearest(output), name)))
+
+
+def models_register(output: str, name: str, folder: str) -> ModelVersion:
+    """Copy a run's model, with the metrics of its evaluation, or any model folder, in as the next version of `name`."""
+    import json
+
+    from llmray.model import registry
+    from llmray.store import place
+
+    report = place.join(folder, "evaluation", "report.json")
+    metrics = json.loads(place.read_text(report))["metrics"] if place.exists(report) else {}
+    model = place.join(folder, "model")
+    return registry.register(registry.nearest(output), name, model if place.exists(model) else folder, metrics)
+
+
+def models_promote(output: str, name: str, version: int, alias: str) -> ModelVersion:
+    """Let an alias name a version."""
+    from llmray.model import registry
+
+    return registry.promote(registry.nearest(output), name, version, alias)
+
+
+def models_rollback(output: str, name: str, alias: str) -> ModelVersion:
+    """Let an alias name again what it named before."""
+    from llmray.model import registry
+
+    return registry.rollback(registry.nearest(output), name, alias)
+
+
+def serve(
+    job: JobLike,
+    *overrides: str,
+    progress: Progress | None = None,
+    until: Callable[[ServeResult], None] | None = None,
+) -> ServeResult:
+    """Deploy every endpoint of `serve.endpoints`, or `model` and `task` where none is given (Ray Serve).
+
+    On a cluster that was joined, the endpoints stay when this returns.  On one started here they live as long as
+    `until(result)` runs.
+    """
+    judged = load(job, overrides)
+    if not judged.serve.endpoints:
+        require(judged, "model.from", "task")
+        assert judged.model is not None
+        assert judged.task is not None
+        endpoint = Endpoint(model=judged.model.from_, task=judged.task)
+        judged = judged.model_copy(update={"serve": judged.serve.model_copy(update={"endpoints": (endpoint,)})})
+    from llmray.model.registry import nearest
+    from serve.deploy import deploy, prepare_environment, shutdown
+
+    settled = prepare_environment(judged.serve)
+    with _session(judged):
+        result = deploy(settled, nearest(judged.output), progress or Progress())
+        try:
+            if until:
+                until(result)
+        finally:
+            if judged.scale.address is None:
+                shutdown()
+    return result
+
+
+def serve_status(address: str) -> ServeResult:
+    """What is deployed on a running cluster."""
+    from serve.deploy import status
+
+    with _session(load({"scale": {"address": address}})):
+        return status()
+
+
+def serve_stop(address: str) -> None:
+    """Take every endpoint of a running cluster down."""
+    from serve.deploy import shutdown
+
+    with _session(load({"scale": {"address": address}})):
+        shutdown()
+
+
+def ui(url: str, *, host: str = "127.0.0.1", port: int | None = None, until: Callable[[], None]) -> UiResult:
+    """The web page in front of the endpoints at `url`, as long as `until()` runs."""
+    from ui.app import launch
+
+    page, close = launch(url, host, port)
+    try:
+        Progress().note(f"The page is at {page}")
+        until()
+    finally:
+        close()
+    return UiResult(url=page)
+
+
+def submit(
+    verb: str, job: JobLike, *overrides: str, address: str, follow: bool = True, progress: Progress | None = None
+) -> tuple[str, int]:
+    """Run a verb on a remote Ray cluster (Ray Jobs): its job id, and its exit code (0 when not followed)."""
+    if verb not in REMOTE_VERBS:
+        raise JobError(f"submit: unknown verb {verb!r}; allowed: {', '.join(REMOTE_VERBS)}")
+    judged = load(job, overrides)
+    from cluster.jobs import submit as run
+
+    return run(verb, judged, address, follow=follow, on_line=(progress or Progress()).note)
+
+
+def jobs_list(address: str) -> JobsResult:
+    """Jobs that a cluster knows."""
+    from cluster.jobs import list_jobs
+
+    return list_jobs(address)
+
+
+def jobs_logs(address: str, job_id: str, *, follow: bool, on_line: Callable[[str], None]) -> None:
+    """A job's output, to its end when followed."""
+    from cluster.jobs import logs
+
+    logs(address, job_id, follow, on_line)
+
+
+def jobs_stop(address: str, job_id: str) -> None:
+    """Stop a job."""
+    from cluster.jobs import stop
+
+    stop(address, job_id)
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of the job file, for editors."""
+    return Job.model_json_schema()
+
+
+def demo(
+    output: str = "runs/demo",
+    *overrides: str,
+    progress: Progress | None = None,
+    until: Callable[[DemoResult], None] | None = None,
+) -> DemoResult:
+    """The whole life of a model on one machine; stays up as long as `until(result)` runs."""
+    from llmray.showcase import demo as run
+
+    return run(output, overrides, progress or Progress(), until)

@@ -1,0 +1,1 @@
+"""Models behind HTTP: Ray Serve applications, one a task."""
