@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from llmray import __version__, verbs
 from llmray.job.errors import JobError, LlmrayError
+from llmray.job.manual import markdown
 from llmray.job.results import DemoResult, ModelsResult, ServeResult
 
 EXIT_CODES = (
@@ -66,8 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     _submit(add("submit", help="the same verbs on a remote Ray cluster (Ray Jobs)"))
     _jobs(add("jobs", help="remote jobs: list, logs, stop"))
     schema = add("schema", help="JSON schema of the job file, for editors")
-    schema.set_defaults(run=lambda _: print(json.dumps(verbs.schema(), indent=2)))
+    schema.add_argument("--markdown", action="store_true", help="as a reference page for people")
+    schema.set_defaults(run=_schema)
     return parser
+
+
+def _schema(args: argparse.Namespace) -> None:
+    print(markdown() if args.markdown else json.dumps(verbs.schema(), indent=2), end="")
 
 
 def _with_job(parser: argparse.ArgumentParser) -> None:

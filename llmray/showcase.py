@@ -175,6 +175,20 @@ def _show(
     return result
 
 
+def _ask(client: Client) -> dict[str, str]:
+    """One question to each endpoint, about a scene that no model has seen."""
+    from llmray.corpus import shapes
+
+    scene = shapes.scene(0, "eval", 0)
+    question = shapes.one_question(scene)
+    return {
+        "/qa": client.ask(question.question, question.context).value[0].answer,
+        "/translate": client.translate(shapes.describe(scene)).value,
+        "/caption": client.caption(shapes.draw(scene)).value,
+        "/generate": list(client.write("There is a large", 24, 0.0))[-1].value,
+    }
+
+
 def _headline(report: EvaluateResult) -> dict[str, float]:
     shown = dict(report.metrics)
     return shown | {f"{name} (baseline)": value for name, value in report.baseline.items() if name in shown}

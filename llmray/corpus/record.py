@@ -27,7 +27,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a context. `answers` hold `{"text", "start"}`, start in characters of the context; all are right."""
+    """A question about a context. `answers` hold `{"text", "start"}`, start in characters of it; each is right."""
 
     id: str
     context: str

@@ -1,1 +1,1 @@
-"""Which settings are best: the search space, and Ray Tune over it."""
+"""Searching: which values of a job's keys learn best."""

@@ -1,1 +1,19 @@
-"""What is asked of a model: one file a task."""
+"""What is asked of a model: one file a task, one table of them."""
+
+from typing import Any
+
+from llmray.tasks.base import Processor, Task
+from llmray.tasks.captioning import Captioning
+from llmray.tasks.causal_lm import CausalLanguageModel
+from llmray.tasks.masked_lm import MaskedLanguageModel
+from llmray.tasks.qa import ExtractiveQA
+from llmray.tasks.translation import Translation
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (CausalLanguageModel, MaskedLanguageModel, ExtractiveQA, Translation, Captioning)
+}
+
+
+def make(options: Any, processor: Processor, seed: int = 0) -> Task:
+    """The task that a job's `task` section names."""
+    return TASKS[options.name](options, processor, seed)

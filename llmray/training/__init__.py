@@ -1,1 +1,1 @@
-"""A plain PyTorch loop, and Ray Train around it."""
+"""Learning: plain PyTorch steps, checkpoints that survive, and the Ray Train run around them."""

@@ -1,0 +1,66 @@
+"""Joins a Ray cluster or starts one on this machine.  It does not know what will run there."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from llmray.job.errors import ClusterError
+from llmray.job.schema import Scale
+
+LOOPBACK = "127.0.0.1"
+
+
+def logical_cpus() -> int:
+    """CPUs that a Ray started here offers: twice the cores, four at least.
+
+    Data tasks mostly wait for the trainer that they feed, and two training workers must leave room for them.
+    """
+    return max(4, 2 * (os.cpu_count() or 1))
+
+
+@contextmanager
+def session(scale: Scale) -> Iterator[str]:
+    """The Ray cluster that `scale.address` names, or one of our own on loopback that ends with the context.
+
+    Inside another session it is that one.  Raises `ClusterError` when the address cannot be reached.
+    """
+    if ray.is_initialized():
+        yield ray.get_runtime_context().gcs_address
+        return
+    _join(scale.address) if scale.address else _start()
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+def _start() -> None:
+    ray.init(
+        num_cpus=logical_cpus(),
+        _node_ip_address=LOOPBACK,
+        include_dashboard=True,  # Ray Train's state and ASHA's clean-up need it
+        dashboard_host=LOOPBACK,
+        dashboard_port=_free_port(),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"{address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); check that it runs"
+            " (`ray status`), its address, and its token"
+        ) from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])

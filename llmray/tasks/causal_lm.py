@@ -1,0 +1,125 @@
+"""Predict the next token: blocks of packed documents in, text out.  It does not know who reads the text."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from llmray.corpus.pack import pack
+from llmray.corpus.record import Columns, Document, Record
+from llmray.job.errors import RequestError
+from llmray.tasks.base import Answer, Request, Task, Tensors
+from llmray.tasks.generating import grouped, position_limit
+from llmray.tasks.metrics import perplexity, unigram_nll
+from llmray.tasks.parameters import TextParameters, generation, judged
+from llmray.tasks.tensors import ids_and_mask, padded
+
+
+class CausalLanguageModel(Task):
+    """Inputs `{"text"}`; answers `{"generated_text", "finish_reason", "prompt_tokens", "tokens"}`."""
+
+    name: ClassVar[str] = "causal_lm"
+    record: ClassVar[type[Record]] = Document
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    headline: ClassVar[str] = "perplexity"
+
+    def encode(self, rows: Columns) -> Columns:
+        ids = self._documents(rows)
+        return {"input_ids": pack(ids, self.options.seq_len, self._end)}
+
+    def collate(self, features: Columns) -> Tensors:
+        batch = ids_and_mask(features["input_ids"], self._pad)
+        return batch | {"labels": padded(features["input_ids"], -100)}
+
+    def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        count = (batch["labels"][:, 1:] != -100).sum()
+        return model(**batch).loss * count, count
+
+    def answer(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Answer | RequestError]:
+        return grouped(requests, lambda r: self.prepare(model, r), lambda p, rows: self._generate(model, p, rows))
+
+    def prepare(self, model: PreTrainedModel, request: Request) -> tuple[TextParameters, list[int]]:
+        """Judged parameters and the prompt's ids.  Raises `RequestError`."""
+        parameters = judged(TextParameters, request.parameters)
+        limit = position_limit(model)
+        ids = self.processor.tokenizer(request.inputs["text"], add_special_tokens=False)["input_ids"] or [self._end]
+        if len(ids) >= limit:
+            raise RequestError(f"inputs: {len(ids)} tokens; this model reads at most {limit - 1}")
+        return parameters, ids
+
+    def settings(self, model: PreTrainedModel, parameters: TextParameters, prompt_tokens: int) -> Any:
+        """What `model.generate` is told; the answer never passes the model's positions."""
+        room = position_limit(model) - prompt_tokens
+        wanted = min(parameters.max_new_tokens or 64, room)
+        config = generation(parameters, 1, wanted, pad_token_id=self._pad, eos_token_id=self._end)
+        config.stop_strings = list(parameters.stop) or None
+        return config
+
+    def _generate(self, model: PreTrainedModel, parameters: TextParameters, prompts: list[list[int]]) -> list[Answer]:
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self._pad] * (width - len(p)) + p for p in prompts], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        tokenizer = self.processor.tokenizer
+        config = self.settings(model, parameters, width)
+        out = model.generate(ids, attention_mask=mask, generation_config=config, tokenizer=tokenizer)
+        return [self._told(parameters, p, row[width:].tolist()) for p, row in zip(prompts, out, strict=True)]
+
+    def _told(self, parameters: TextParameters, prompt: list[int], new: list[int]) -> Answer:
+        ended = self._end in new
+        new = new[: new.index(self._end)] if ended else new
+        text = self.processor.tokenizer.decode(new, skip_special_tokens=True)
+        cuts = [text.index(stop) + len(stop) for stop in parameters.stop if stop in text]
+        text = text[: min(cuts)] if cuts else text
+        if parameters.return_full_text:
+            text = self.processor.tokenizer.decode(prompt, skip_special_tokens=True) + text
+        reason = "stop_sequence" if cuts else "eos_token" if ended else "length"
+        return {"generated_text": text, "finish_reason": reason, "prompt_tokens": len(prompt), "tokens": len(new)}
+
+    def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
+        """Each document's negative log-likelihood (nats), every token predicted, the first one after an end token."""
+        documents = [[self._end, *ids, self._end] for ids in self._documents(rows)]
+        found = [self._likelihood(model, ids) for ids in documents]
+        return [
+            {"nll": nll, "tokens": len(ids) - 1, "bytes": len(text.encode())}
+            for nll, ids, text in zip(found, documents, rows["text"], strict=True)
+        ]
+
+    def _likelihood(self, model: PreTrainedModel, ids: list[int]) -> float:
+        window = min(position_limit(model), self.options.seq_len + 1)
+        starts = range(0, len(ids) - 1, window - 1)
+        batch = ids_and_mask([ids[s : s + window] for s in starts], self._pad)
+        with torch.inference_mode():
+            logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits[:, :-1].float()
+        targets = padded([ids[s : s + window] for s in starts], -100)[:, 1:].to(logits.device)
+        return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum").item()
+
+    def summarise(self, measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
+        nll, tokens = sum(m["nll"] for m in measurements), sum(m["tokens"] for m in measurements)
+        written = sum(m["bytes"] for m in measurements)
+        return {
+            "perplexity": perplexity(nll, tokens),
+            "loss": nll / max(tokens, 1),
+            "bits_per_byte": nll / math.log(2) / max(written, 1),
+        }
+
+    def baseline(self, train: Columns, held_out: Columns) -> dict[str, float]:
+        """A unigram model: add-one-smoothed frequencies of the training documents' tokens."""
+        known, asked = ([i for ids in self._documents(rows) for i in [*ids, self._end]] for rows in (train, held_out))
+        nll, tokens = unigram_nll(known, asked, len(self.processor.tokenizer))
+        written = sum(len(text.encode()) for text in held_out["text"])
+        return self.summarise([{"nll": nll, "tokens": tokens, "bytes": written}])
+
+    def _documents(self, rows: Columns) -> list[list[int]]:
+        return self.processor.tokenizer(list(rows["text"]), add_special_tokens=False)["input_ids"]
+
+    @property
+    def _end(self) -> int:
+        return int(self.processor.tokenizer.eos_token_id)
+
+    @property
+    def _pad(self) -> int:
+        pad = self.processor.tokenizer.pad_token_id
+        return self._end if pad is None else int(pad)

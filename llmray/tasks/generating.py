@@ -1,0 +1,57 @@
+"""Requests that generate, judged one by one and answered in groups that share parameters.
+
+It does not know what is generated from.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+import torch
+from transformers import PreTrainedModel
+
+from llmray.job.errors import RequestError
+from llmray.tasks.base import Answer, Request
+
+P = TypeVar("P", bound=Hashable)
+X = TypeVar("X")
+
+
+def grouped(
+    requests: Sequence[Request],
+    prepare: Callable[[Request], tuple[P, X]],
+    answer: Callable[[P, list[X]], list[Answer]],
+) -> list[Answer | RequestError]:
+    """Answer requests with equal parameters together; one that cannot be prepared gets its error in its place.
+
+    A request with `seed` is answered alone, so that its text depends on nothing else.
+    """
+    answers: list[Answer | RequestError | None] = [None] * len(requests)
+    groups: dict[Hashable, tuple[P, list[int], list[X]]] = {}
+    for i, request in enumerate(requests):
+        try:
+            parameters, prepared = prepare(request)
+        except RequestError as error:
+            answers[i] = error
+            continue
+        alone = i if getattr(parameters, "seed", None) is not None else None
+        group = groups.setdefault((parameters, alone), (parameters, [], []))
+        group[1].append(i)
+        group[2].append(prepared)
+    for parameters, places, inputs in groups.values():
+        for place, result in zip(places, _seeded(parameters, inputs, answer), strict=True):
+            answers[place] = result
+    return [a for a in answers if a is not None]
+
+
+def _seeded(parameters: P, inputs: list[X], answer: Callable[[P, list[X]], list[Answer]]) -> list[Answer]:
+    seed = getattr(parameters, "seed", None)
+    with torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return answer(parameters, inputs)
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """Most tokens that the model's positions reach."""
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**20)

@@ -1,0 +1,163 @@
+"""One worker's part of a run: model, optimizer, batches and checkpoints put together for the loop.
+
+It does not know who started it: a Ray Train worker, a trial of a sweep, or the program itself.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from llmray.job.errors import StoreError
+from llmray.job.schema import Job
+from llmray.model.load import build, save
+from llmray.store import place
+from llmray.stream.batches import batches
+from llmray.tasks.base import Task, Tensors
+from llmray.training.checkpoint import Saver, load_state, newest_good
+from llmray.training.loop import Row, fit, mean_loss
+from llmray.training.optim import optimizer
+
+CPU = torch.device("cpu")
+HELD_OUT_BYTES = 256 << 20
+"""Validation batches that a worker keeps in memory; more are streamed anew for every validation."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker is told: `job` with its model settled, the task with its processor, and when to end."""
+
+    job: Job
+    task: Task
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Which worker this is."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = CPU
+
+
+class Attempt:
+    """Everything between a worker's start and its end; `rows()` does the learning."""
+
+    def __init__(self, work: Work, seat: Seat, shards: Mapping[str, Any], checkpoints: str | None) -> None:
+        """Build the model, and take up the newest whole checkpoint under `checkpoints` (None: keep none)."""
+        assert work.job.model is not None
+        train = work.job.train
+        self.work, self.seat, self.train, self.shards = work, seat, train, shards
+        torch.manual_seed(train.seed)
+        self.model = build(work.job.model, work.task).to(seat.device)
+        self.optimizer = optimizer(self.model, train)
+        torch.manual_seed((train.seed + 1) * 10_007 + seat.rank)
+        self.saver = Saver(checkpoints, train.keep_checkpoints) if checkpoints else None
+        self.metrics: Row = {}
+        self.start_step = self._resume(checkpoints) if checkpoints else 0
+
+    def rows(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Row]:
+        """Train to the end or until asked to stop, yielding log and validation rows."""
+        seat, train = self.seat, self.train
+        share = train.batch_size // (seat.world * train.accumulate)
+        used = self.start_step * train.accumulate
+        held_out = HeldOut(self.shards["eval"], self.work.task, share, seat) if "eval" in self.shards else None
+        model = self._parallel()
+        for row in fit(
+            model,
+            self.work.task,
+            batches(self.shards["train"], self.work.task, share, skip=used),
+            train,
+            self.work.total_steps,
+            optimizer=self.optimizer,
+            device=seat.device,
+            world=seat.world,
+            start_step=self.start_step,
+            evaluate=(lambda: mean_loss(model, self.work.task, held_out, train, seat.device, seat.world))
+            if held_out
+            else None,
+            on_checkpoint=self._checkpoint if self.saver else None,
+            should_stop=should_stop,
+        ):
+            self.metrics |= row
+            yield row
+        if self.saver:
+            self.saver.wait()
+
+    def save_model(self, folder: str) -> None:
+        """Write the model in Hugging Face layout."""
+        save(self.model, self.work.task, folder)
+
+    def _parallel(self) -> torch.nn.Module:
+        if self.seat.world == 1:
+            return self.model
+        # Searching for unused weights costs little, serves models with an idle pooler, and keeps DDP from laying its
+        # buckets out anew after the first step: a resumed run then adds up in the same order as an unbroken one.
+        devices = [self.seat.device] if self.seat.device.type == "cuda" else None
+        return DistributedDataParallel(self.model, devices, find_unused_parameters=True, broadcast_buffers=False)
+
+    def _resume(self, root: str) -> int:
+        found = agreed(newest_good(root) if self.seat.rank == 0 else None, self.seat)
+        if found is None:
+            return 0
+        if not place.exists(found):
+            raise StoreError(f"{found}: cannot be seen from every worker's machine; use an object store as output")
+        step, extra = load_state(found, self.model, self.optimizer)
+        set_random_state(extra["random"][self.seat.rank], self.seat.device)
+        self.metrics = dict(extra["metrics"])
+        return step
+
+    def _checkpoint(self, step: int) -> None:
+        states = gathered(random_state(self.seat.device), self.seat)
+        if self.seat.rank == 0 and self.saver:
+            self.saver.save(self.model, self.optimizer, step, {"random": states, "metrics": self.metrics})
+
+
+class HeldOut:
+    """Validation batches, the same at every pass; few enough are read only once."""
+
+    def __init__(self, shard: Any, task: Task, rows: int, seat: Seat) -> None:
+        self.shard, self.task, self.rows, self.seat = shard, task, rows, seat
+        self.kept: list[Tensors] | None = None
+
+    def __iter__(self) -> Iterator[Tensors]:
+        if self.kept is not None:
+            yield from self.kept
+            return
+        seen: list[Tensors] = []
+        size = 0
+        for batch in batches(self.shard, self.task, self.rows, epochs=1):
+            size += sum(tensor.nbytes for tensor in batch.values())
+            seen.append(batch) if size <= HELD_OUT_BYTES else seen.clear()
+            yield batch
+        if max(gathered(size, self.seat)) <= HELD_OUT_BYTES:  # all or none: a new pass needs every worker
+            self.kept = seen
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def gathered(value: Any, seat: Seat) -> list[Any]:
+    """Every worker's value, by rank."""
+    if seat.world == 1:
+        return [value]
+    values: list[Any] = [None] * seat.world
+    dist.all_gather_object(values, value)
+    return values
+
+
+def agreed(value: Any, seat: Seat) -> Any:
+    """Rank 0's value."""
+    return gathered(value, seat)[0]

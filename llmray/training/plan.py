@@ -1,0 +1,128 @@
+"""A job judged against its model and corpus, before any worker starts.
+
+It does not know how training runs.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+from llmray.job.errors import DataError, JobError
+from llmray.job.load import require
+from llmray.job.schema import Job, Model, Train
+from llmray.model.load import processor, resolve
+from llmray.model.registry import nearest
+from llmray.store import place
+from llmray.stream.prepare import dataset, encoded, train_tokenizer
+from llmray.tasks import TASKS, make
+from llmray.tasks.base import Task
+from llmray.training.attempt import Work
+
+LENGTHS = ("seq_len", "max_length", "max_source_tokens", "max_target_tokens", "max_tokens")
+
+
+def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
+    """Settle model, tokenizer, task and length: the work, and its datasets by name, ready to stream."""
+    require(job, "task", "model.from", "data.train")
+    assert job.task is not None
+    model = settled_model(job, resumed)
+    task = make(job.task, processor(model), seed=job.train.seed)
+    require_fit(model, task)
+    job = job.model_copy(update={"model": model})
+    datasets = encoded_sources(job, task)
+    steps = total_steps(job.train, datasets["train"].count, job.scale.workers)
+    return Work(job, task, steps), datasets
+
+
+def encoded_sources(job: Job, task: Task) -> dict[str, Any]:
+    """The sources of `data` as encoded datasets, ready to stream."""
+    seed, shuffled = job.train.seed, job.data.shuffle_rows
+    datasets = {"train": encoded(dataset(job.data.train, task.record, shuffle_rows=shuffled, seed=seed), task)}
+    if job.data.eval:
+        datasets["eval"] = encoded(dataset(job.data.eval, task.record), task)
+    return datasets
+
+
+def settled_model(job: Job, resumed: bool) -> Model:
+    """The model section with its reference resolved, local paths absolute, and a tokenizer where one is needed."""
+    assert job.model is not None
+    reference = absolute(resolve(job.model.from_, nearest(job.output)))
+    tokenizer = job.model.tokenizer
+    if tokenizer is None and reference.startswith("new:"):
+        tokenizer = prepared_tokenizer(job) or trained_tokenizer(job, resumed)
+    return job.model.model_copy(update={"from_": reference, "tokenizer": tokenizer and absolute(tokenizer)})
+
+
+def prepared_tokenizer(job: Job) -> str | None:
+    """The tokenizer of the first source that is a prepared store."""
+    folders = (place.join(source.path, "tokenizer") for source in job.data.train if "://" not in source.path)
+    return next(filter(place.listdir, folders), None)
+
+
+def trained_tokenizer(job: Job, resumed: bool) -> str:
+    """A folder under the run with a tokenizer trained on its corpus; a resumed run has one already."""
+    assert job.task is not None
+    folder = place.join(job.output, "tokenizer")
+    if not (resumed and place.listdir(folder)):
+        tokenizer = train_tokenizer(job.data.train, TASKS[job.task.name].record, job.data.tokenizer)
+        with tempfile.TemporaryDirectory() as scratch:
+            tokenizer.save_pretrained(Path(scratch, "tokenizer"))
+            place.upload(Path(scratch, "tokenizer"), folder)
+    return str(place.local_copy(folder))
+
+
+def absolute(reference: str) -> str:
+    """A local folder's full path, since workers run elsewhere; anything else unchanged."""
+    return str(Path(reference).absolute()) if "://" not in reference and Path(reference).exists() else reference
+
+
+def require_fit(model: Model, task: Task) -> None:
+    """Refuse a tokenizer larger than the model's vocabulary, and inputs longer than its positions."""
+    assert model.from_
+    if model.from_.startswith("new:"):
+        return  # made to measure
+    config = AutoConfig.from_pretrained(model.from_, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    parts = [getattr(config, name) for name in ("decoder", "text_config") if hasattr(config, name)]
+    text = next((part for part in parts if isinstance(part, PretrainedConfig)), config)
+    known, used = getattr(text, "vocab_size", None), len(task.processor.tokenizer)
+    if known and used > known:
+        raise JobError(
+            f"model.tokenizer: {model.tokenizer or model.from_} has {used} tokens, but the model {model.from_} knows"
+            f" {known}; leave model.tokenizer out to use the model's own"
+        )
+    positions = getattr(text, "max_position_embeddings", None)
+    for key in LENGTHS:
+        length = getattr(task.options, key, 0)
+        if positions and length > positions:
+            raise JobError(f"task.{key}: {length} tokens, but the model {model.from_} has {positions} positions")
+
+
+def total_steps(train: Train, count: Callable[[], int], workers: int) -> int:
+    """Optimiser steps of the whole run: as told, or counted from the encoded rows of `epochs`."""
+    if train.steps is not None:
+        steps = train.steps
+    elif train.epochs is not None:
+        steps = steps_of(train, count(), workers)
+    else:
+        raise JobError("train.steps or train.epochs: say how long to train, in the job file or as `train.steps=…`")
+    if train.warmup_steps >= steps:
+        raise JobError(f"train.warmup_steps ({train.warmup_steps}) must be below the run's {steps} steps")
+    return steps
+
+
+def steps_of(train: Train, rows: int, workers: int) -> int:
+    """Whole steps in `epochs` passes over `rows`, each worker dropping its last, incomplete batch of a pass.
+
+    100 rows, 2 workers, batch 16 in 2 passes: 50 rows a worker, 12 batches of 4, 6 steps an epoch.
+    """
+    assert train.epochs
+    share = train.batch_size // (workers * train.accumulate)
+    parts = rows // workers // share * train.epochs
+    if parts < train.accumulate:
+        raise DataError(
+            f"data.train: {rows} encoded rows are fewer than one batch ({train.batch_size}); lower train.batch_size"
+        )
+    return parts // train.accumulate

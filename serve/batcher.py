@@ -1,0 +1,145 @@
+"""Gathers requests that arrive together into one pass of the model, off the event loop, and bounds the queue.
+
+It does not know HTTP, nor what a request means.
+
+Ray's `@serve.batch` closes a batch a fixed time after its first item even while the model is busy, and lets one
+failing item fail its whole batch; here a batch is closed when the model is free, and a failed one is tried again
+item by item.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+from llmray.job.errors import LlmrayError, ModelError, RequestError
+from llmray.tasks.base import Answer, Request
+
+Outcome: TypeAlias = Answer | RequestError
+Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]"]
+
+
+class BusyError(Exception):
+    """The queue is full."""
+
+
+class Batcher:
+    """One model's queue.  Lives on one event loop; the model runs in one thread of its own."""
+
+    def __init__(
+        self,
+        predict: Callable[[Sequence[Request]], Sequence[Outcome]],
+        stream: Callable[[Request], Iterator[str]],
+        *,
+        max_batch_size: int,
+        wait_s: float,
+        max_queued: int,
+    ) -> None:
+        self.predict, self.stream_of = predict, stream
+        self.max_batch_size, self.wait_s, self.max_queued = max_batch_size, wait_s, max_queued
+        self.queue: deque[Waiting] = deque()
+        self.arrived = asyncio.Event()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.writers = ThreadPoolExecutor(max_batch_size, thread_name_prefix="stream")
+        self.seats = asyncio.Semaphore(max_batch_size)
+        self.streams_waiting = 0
+        self.worker: asyncio.Task[None] | None = None
+
+    async def answer(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Answer requests in order.  Raises `BusyError` when they do not fit into the queue."""
+        if self.queue:
+            self._admit(len(requests))
+        self.worker = self.worker or asyncio.create_task(self._work())
+        futures = [asyncio.get_running_loop().create_future() for _ in requests]
+        self.queue.extend(zip(requests, futures, strict=True))
+        self.arrived.set()
+        return await asyncio.gather(*futures)
+
+    async def stream(self, request: Request) -> AsyncGenerator[str, None]:
+        """Pieces of text as the model writes them; it stops soon after the reader does."""
+        self._admit(1)
+        self.streams_waiting += 1
+        try:
+            await self.seats.acquire()
+        finally:
+            self.streams_waiting -= 1
+        loop, left = asyncio.get_running_loop(), threading.Event()
+        written: asyncio.Queue[str | LlmrayError | None] = asyncio.Queue()
+        writing = loop.run_in_executor(
+            self.writers, self._write, request, left, lambda piece: loop.call_soon_threadsafe(written.put_nowait, piece)
+        )
+        writing.add_done_callback(lambda _: self.seats.release())
+        try:
+            while (piece := await written.get()) is not None:
+                if isinstance(piece, LlmrayError):
+                    raise piece
+                yield piece
+        finally:
+            left.set()
+
+    def _write(
+        self, request: Request, left: threading.Event, tell: Callable[[str | LlmrayError | None], object]
+    ) -> None:
+        try:
+            for piece in self.stream_of(request):
+                tell(piece)
+                if left.is_set():
+                    return
+        except LlmrayError as error:
+            tell(error)
+        except Exception as error:  # noqa: BLE001 the per-request guard: reported to the one it concerns
+            tell(_broken(error))
+        else:
+            tell(None)
+
+    def _admit(self, count: int) -> None:
+        if len(self.queue) + self.streams_waiting + count > self.max_queued:
+            raise BusyError(f"{len(self.queue) + self.streams_waiting} requests are waiting; try again soon")
+
+    async def _work(self) -> None:
+        while True:
+            batch = await self._gather()
+            outcomes = await self._ask([request for request, _ in batch])
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if future.done():
+                    continue
+                if isinstance(outcome, ModelError):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    async def _gather(self) -> list[Waiting]:
+        """Wait for a first request, then a moment for others to join; leave out those whose client has gone."""
+        await self._until_arrived(None)
+        deadline = asyncio.get_running_loop().time() + self.wait_s
+        while len(self.queue) < self.max_batch_size and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await self._until_arrived(left)
+        taken = [self.queue.popleft() for _ in range(min(len(self.queue), self.max_batch_size))]
+        if self.queue:
+            self.arrived.set()
+        return [each for each in taken if not each[1].done()]
+
+    async def _until_arrived(self, timeout_s: float | None) -> None:
+        try:
+            await asyncio.wait_for(self.arrived.wait(), timeout_s)
+            self.arrived.clear()
+        except TimeoutError:
+            return
+
+    async def _ask(self, requests: Sequence[Request]) -> list[Outcome | ModelError]:
+        try:
+            return (
+                list(await asyncio.get_running_loop().run_in_executor(self.thread, self.predict, requests))
+                if requests
+                else []
+            )
+        except Exception as error:  # noqa: BLE001 the per-request guard: reported to the one it concerns
+            if len(requests) > 1:
+                return [outcome for request in requests for outcome in await self._ask([request])]
+            return [_broken(error)]
+
+
+def _broken(error: Exception) -> ModelError:
+    return ModelError(f"the model failed on this request: {type(error).__name__}: {error}")

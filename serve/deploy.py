@@ -1,0 +1,194 @@
+"""Puts endpoints on a Ray cluster (Ray Serve), one application each, and takes them down.
+
+It does not know what a replica does (`replica`), nor how HAProxy is kept to itself (`haproxy`).
+"""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.serve.api import RunTarget
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import ApplicationStatus
+
+from llmray.job.errors import ClusterError
+from llmray.job.results import ServeResult
+from llmray.job.schema import Endpoint, Serve
+from llmray.model import registry
+from llmray.store import place
+from llmray.store.journal import Progress
+from serve import details, haproxy
+from serve.environment import free_block, free_port, prepare_environment, settle_port
+from serve.shapes import ROUTES
+
+__all__ = ["deploy", "prepare_environment", "shutdown", "status"]
+
+READY_WITHIN_S = 600
+POLL_S = 0.2
+LABEL = "serve"
+
+
+@ray_serve.deployment
+@ray_serve.ingress()
+class Replica:
+    """One copy of one endpoint's model.  Ray Serve sends it requests once the constructor is through."""
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        from serve.replica import application, load  # torch and transformers: seconds that the driver need not spend
+
+        self.endpoint, self.application = endpoint, application
+        self.predictor = load(endpoint, model)
+
+    def reconfigure(self, described: dict[str, str]) -> None:
+        """Nothing to do: Serve keeps `described` (task and model) so that `status` can tell it."""
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self.application(self.endpoint, self.predictor)
+
+
+def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> ServeResult:
+    """Deploy every endpoint on the Ray that is initialised, and wait until each answers.
+
+    A Serve that runs there already keeps its address and its other applications.
+    """
+    progress.start(LABEL, len(serve.endpoints))
+    fresh = not _is_running()
+    try:
+        targets = [_target(endpoint, registry_near) for endpoint in serve.endpoints]
+        if fresh:
+            _start(serve)
+        ray_serve.run_many(targets, wait_for_applications_running=False)
+        _wait([target.name for target in targets], progress)
+        result = status()
+        _wait_for_proxy([ROUTES[target.name] for target in targets], result.url)
+    except BaseException:
+        if fresh:
+            shutdown()
+        raise
+    progress.done(LABEL, result.url)
+    return result
+
+
+def status() -> ServeResult:
+    """What is deployed on the Ray that is initialised."""
+    if not _is_running():
+        return ServeResult(url="", endpoints=())
+    found: dict[str, Any] = ray.get(_controller().get_serve_instance_details.remote())
+    http = found["http_options"]
+    url = details.base_url(http["host"], http["port"], _head()["NodeManagerAddress"])
+    return ServeResult(url=url, endpoints=tuple(details.endpoint(url, app) for app in found["applications"].values()))
+
+
+def shutdown() -> None:
+    """Let running requests end, then take everything down."""
+    if not _is_running():
+        return
+    ray_serve.shutdown()
+    if _head_is_here():
+        shutil.rmtree(haproxy.private_folder() / _head()["NodeID"], ignore_errors=True)
+
+
+def _start(serve: Serve) -> None:
+    """Start Serve; its controller hands HAProxy's settings to proxies and replicas."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    here = _head_is_here()
+    ours = haproxy.settings(haproxy.private_folder(), free_port(), free_block()) if here else haproxy.base_settings()
+    ray_serve.start(
+        http_options={"host": serve.host, "port": settle_port(serve) if here else serve.port},
+        proxy_location="HeadOnly",
+        controller_options={"runtime_env": {"env_vars": ours}},
+    )
+
+
+def _target(endpoint: Endpoint, registry_near: str | None) -> RunTarget:
+    task = endpoint.task.name
+    replica = Replica.options(  # type: ignore[attr-defined]
+        name=task,
+        user_config={"task": task, "model": endpoint.model},
+        ray_actor_options={"num_cpus": endpoint.cpus, "num_gpus": endpoint.gpus},
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=endpoint.min_replicas,
+            max_replicas=endpoint.max_replicas,
+            target_ongoing_requests=endpoint.max_batch_size,
+            upscale_delay_s=5,
+            downscale_delay_s=60,
+        ),
+        # The queue is bounded by the batcher, which answers in JSON and with Retry-After; Serve must let it.
+        max_ongoing_requests=2 * (endpoint.max_queued + endpoint.max_batch_size),
+        max_constructor_retry_count=1,
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=30,
+        health_check_period_s=5,
+    )
+    return RunTarget(replica.bind(endpoint, _pinned(endpoint.model, registry_near)), task, ROUTES[task])
+
+
+def _pinned(model: str, registry_near: str | None) -> str:
+    """A model's folder, absolute; an alias as the version it names now, or replicas that start later could differ."""
+    if model.startswith("registry:"):
+        name, _, wanted = model.removeprefix("registry:").partition("@")
+        model = registry.find(registry_near or "registry", name, wanted or "champion").folder
+    return str(Path(model).absolute()) if place.is_local(model) and place.exists(model) else model
+
+
+def _wait(tasks: list[str], progress: Progress) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while True:
+        apps = {task: app for task, app in ray_serve.status().applications.items() if task in tasks}
+        for task, app in apps.items():
+            if app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+                said = [app.message, *(deployment.message for deployment in app.deployments.values())]
+                raise ClusterError(f"{ROUTES[task]} could not be deployed: {details.reason(said)}")
+        waiting = [task for task, app in apps.items() if app.status != ApplicationStatus.RUNNING]
+        progress.update(LABEL, len(tasks) - len(waiting))
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise ClusterError(details.too_slow(waiting, READY_WITHIN_S, ray.available_resources()))
+        time.sleep(POLL_S)
+
+
+def _wait_for_proxy(routes: list[str], url: str) -> None:
+    """HAProxy learns of replicas a moment after they run.  Skipped where the proxy is on another machine."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    for route in routes if _head_is_here() else ():
+        while not _answers(f"{url}{route}/healthz"):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{url}{route} does not answer although its replicas run; see Ray's Serve logs")
+            time.sleep(POLL_S)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _is_running() -> bool:
+    try:
+        _controller()
+    except ValueError:
+        return False
+    return True
+
+
+def _controller() -> Any:
+    return ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+
+
+def _head() -> dict[str, Any]:
+    for node in ray.nodes():
+        if "node:__internal_head__" in node["Resources"]:
+            return node
+    raise ClusterError("the Ray cluster has no live head node")
+
+
+def _head_is_here() -> bool:
+    return bool(_head()["NodeID"] == ray.get_runtime_context().get_node_id())

@@ -1,0 +1,50 @@
+"""Reads what Ray Serve tells of itself: addresses, states, and why a replica did not start.
+
+It does not know how to ask for it; plain values only.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmray.job.results import EndpointStatus
+from serve.shapes import ROUTES
+
+EVERY_INTERFACE = ("0.0.0.0", "::")
+
+
+def base_url(host: str, port: int, head_address: str) -> str:
+    """URL of the proxy; an address that means every interface is named by the head's own."""
+    host = head_address if host in EVERY_INTERFACE else host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def endpoint(url: str, app: Mapping[str, Any]) -> EndpointStatus:
+    """One application of the controller's instance details; its task and model are in `user_config`."""
+    deployment = next(iter(app["deployments"].values()), None) or {}
+    described = deployment.get("deployment_config", {}).get("user_config") or {}
+    route = app["route_prefix"] or ""
+    return EndpointStatus(
+        route=route,
+        task=described.get("task", app["name"]),
+        url=url + route,
+        model=described.get("model", ""),
+        status=str(getattr(app["status"], "value", app["status"])),
+        replicas=sum(replica["state"] == "RUNNING" for replica in deployment.get("replicas", [])),
+    )
+
+
+def reason(messages: Sequence[str]) -> str:
+    """What went wrong: the exception's line of a replica's traceback, or Serve's own words where there is none."""
+    lines = [line.strip() for text in messages if "Traceback" in text for line in text.splitlines()]
+    errors = [line for line in lines if "Error" in line.split(": ")[0].split(" ")[0]]
+    said = errors or [text for text in messages if text] or ["Ray Serve gave no reason; see its logs"]
+    return said[-1].removeprefix("llmray.job.errors.")
+
+
+def too_slow(tasks: Sequence[str], seconds: float, free: Mapping[str, float]) -> str:
+    """Why endpoints may still be waiting: most often there are not enough CPUs or GPUs."""
+    return (
+        f"{', '.join(ROUTES[task] for task in tasks)} did not get ready within {seconds:g} s; the cluster has"
+        f" {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free: lower cpus, gpus or min_replicas of"
+        " serve.endpoints, or add machines"
+    )

@@ -1,0 +1,86 @@
+"""Judges what a `serve` section asks of this machine before anything is started: routes and port.
+
+It does not know Ray.
+"""
+
+import errno
+import random
+import socket
+from collections import Counter
+
+from llmray.job.errors import ClusterError, JobError
+from llmray.job.schema import Serve
+from serve.shapes import ROUTES
+
+PORTS_TRIED = 100
+BLOCKS = range(20_000, 32_000, 100)
+
+
+def prepare_environment(serve: Serve, *, joins: bool = False) -> Serve:
+    """The same section with a port that is free; `joins`: the cluster is elsewhere, and so is its port.
+
+    Raises `JobError` for two endpoints on one route, `ClusterError` for a port that is taken.
+    """
+    _judge_routes(serve)
+    return serve if joins else serve.model_copy(update={"port": settle_port(serve)})
+
+
+def settle_port(serve: Serve) -> int:
+    """The port itself, or with `if_port_taken: next` the first free one from there on."""
+    if is_free(serve.host, serve.port):
+        return serve.port
+    if serve.if_port_taken == "fail":
+        raise ClusterError(
+            f"serve.port: {serve.port} on {serve.host} is taken by another program;"
+            " choose another (serve.port=…) or let llmray choose (serve.if_port_taken=next)"
+        )
+    last = min(serve.port + PORTS_TRIED, 65535)
+    for port in range(serve.port + 1, last + 1):
+        if is_free(serve.host, port):
+            return port
+    raise ClusterError(
+        f"serve.port: {serve.port} to {last} on {serve.host} are all taken; choose another (serve.port=…)"
+    )
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether this machine can listen there.  Raises `ClusterError` where the address is not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            raise ClusterError(f"serve.port: {port} needs root here; choose one above 1023 (serve.port=…)") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise ClusterError(f"serve.host: cannot listen on {host!r}: {error}; 127.0.0.1 always works") from None
+    return True
+
+
+def free_port() -> int:
+    """Any free port of loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def free_block() -> tuple[int, int]:
+    """First and last port of a block of loopback where nothing listens, apart from Ray's workers and the system's own.
+
+    Each Serve has a block of its own: a proxy must never take another Serve's replica for its dead one.
+    """
+    first = [*BLOCKS]
+    random.SystemRandom().shuffle(first)
+    for start in first:
+        if all(is_free("127.0.0.1", port) for port in range(start, start + BLOCKS.step)):
+            return start, start + BLOCKS.step - 1
+    raise ClusterError(f"no {BLOCKS.step} ports in a row are free between {BLOCKS.start} and {BLOCKS.stop}")
+
+
+def _judge_routes(serve: Serve) -> None:
+    for task, count in Counter(endpoint.task.name for endpoint in serve.endpoints).items():
+        if count > 1:
+            models = ", ".join(end.model for end in serve.endpoints if end.task.name == task)
+            raise JobError(f"serve.endpoints: {models} all answer {ROUTES[task]}; keep one of them")

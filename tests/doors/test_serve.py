@@ -1,0 +1,174 @@
+"""Every route on a real cluster behind HAProxy, asked by the clients that users have."""
+
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import ray
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError, ValidationError
+from PIL import Image
+
+from llmray.corpus.tokenizer import train
+from llmray.job.errors import ClusterError
+from llmray.job.results import ServeResult
+from llmray.job.schema import Endpoint, Job, Serve
+from llmray.model.load import build, processor, save
+from llmray.store.journal import Progress
+from llmray.tasks import make
+from serve.deploy import deploy, shutdown, status
+from serve.environment import free_port
+
+PRESETS = {
+    "qa": "bert-tiny",
+    "translation": "marian-tiny",
+    "captioning": "vit-gpt2-tiny",
+    "causal_lm": "gpt2-tiny",
+    "masked_lm": "bert-tiny",
+}
+TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
+CONTEXT = "A red circle is above a blue square."
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A folder with random weights for each task."""
+    root = tmp_path_factory.mktemp("models")
+    train(TEXTS, 400).save_pretrained(root / "tokenizer")
+    for name, preset in PRESETS.items():
+        job = Job.model_validate(
+            {"task": name, "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")}}
+        )
+        assert job.model is not None
+        task = make(job.task, processor(job.model))
+        save(build(job.model, task), task, str(root / name))
+    return {name: str(root / name) for name in PRESETS}
+
+
+@pytest.fixture(scope="module")
+def live(ray_cluster: None, models: dict[str, str]) -> Iterator[ServeResult]:
+    ends = [{"task": task, "model": model, "cpus": 0.1, "max_queued": 64} for task, model in models.items()]
+    yield deploy(Serve.model_validate({"port": free_port(), "endpoints": ends}), None, Progress.silent())
+    shutdown()
+
+
+def client(live: ServeResult, route: str) -> InferenceClient:
+    return InferenceClient(model=live.url + route)
+
+
+def test_a_question_has_its_answer_in_the_context(live: ServeResult) -> None:
+    found = client(live, "/qa").question_answering(question="What is red?", context=CONTEXT)
+    assert CONTEXT[found.start : found.end] == found.answer
+    several = client(live, "/qa").question_answering(question="What is red?", context=CONTEXT, top_k=3)
+    assert len(several) == 3
+    assert several[0].score >= several[1].score >= several[2].score
+
+
+def test_a_text_and_a_list_are_translated(live: ServeResult) -> None:
+    assert isinstance(client(live, "/translate").translation("a red circle").translation_text, str)
+    many = httpx.post(f"{live.url}/translate", json={"inputs": ["a red circle", "a blue square"]})
+    assert [set(each) for each in many.json()] == [{"translation_text"}] * 2
+
+
+def test_a_picture_is_described(live: ServeResult) -> None:
+    assert isinstance(client(live, "/caption").image_to_text(picture()).generated_text, str)
+
+
+def test_text_is_continued_whole_with_details_and_as_a_stream(live: ServeResult) -> None:
+    writer = client(live, "/generate")
+    whole = writer.text_generation("A red", max_new_tokens=8)
+    pieces = list(writer.text_generation("A red", max_new_tokens=8, stream=True))
+    assert "".join(pieces) == whole
+    detailed = writer.text_generation("A red", max_new_tokens=8, details=True)
+    assert detailed.details.generated_tokens <= 8
+    assert detailed.details.finish_reason in ("length", "eos_token")
+    last = list(writer.text_generation("A red", max_new_tokens=8, stream=True, details=True))[-1]
+    assert last.generated_text == whole
+
+
+def test_a_mask_is_filled(live: ServeResult) -> None:
+    assert len(client(live, "/fill-mask").fill_mask("A red <mask>.", top_k=2)) == 2
+
+
+def test_a_wrong_parameter_reaches_the_client_by_name(live: ServeResult) -> None:
+    with pytest.raises(ValidationError, match="temperature"):
+        client(live, "/generate").text_generation("A red", temperature=-1.0)
+    with pytest.raises(HfHubHTTPError, match="422"):
+        client(live, "/qa").question_answering(question="What?", context=CONTEXT, doc_stride=3)
+
+
+@pytest.mark.parametrize("route", ["/qa", "/translate", "/caption", "/generate", "/fill-mask"])
+def test_health_documentation_and_headers(live: ServeResult, route: str) -> None:
+    health = httpx.get(f"{live.url}{route}/healthz")
+    assert health.json()["status"] == "ready"
+    assert health.headers["x-llmray-model"]
+    assert health.headers["x-llmray-version"]
+    assert f"{route}/openapi.json" in httpx.get(f"{live.url}{route}/docs").text
+    assert httpx.get(f"{live.url}{route}/openapi.json").json()["servers"] == [{"url": route}]
+
+
+def test_good_and_bad_requests_at_once_each_get_their_own(live: ServeResult) -> None:
+    bad: list[tuple[str, bytes, int]] = [
+        ("/qa", b"{", 400),
+        ("/qa", json.dumps({"inputs": {"question": "What?"}}).encode(), 422),
+        ("/caption", b"no picture", 415),
+        ("/generate", json.dumps({"inputs": "A", "parameters": {"beams": 1}}).encode(), 422),
+        ("/generate", b'{"inputs": "\\ud800"}', 422),
+        ("/translate", b'{"inputs": ["a", ""]}', 422),
+        ("/translate", b"x" * (2 << 20), 413),
+        ("/nothing", b"{}", 404),
+    ]
+    good = [
+        ("/qa", json.dumps({"inputs": {"question": "What is red?", "context": CONTEXT}}).encode(), 200),
+        ("/caption", picture(), 200),
+        ("/generate", json.dumps({"inputs": "A red", "parameters": {"max_new_tokens": 2}}).encode(), 200),
+    ]
+    mixed = [each for pair in zip(bad * 3, good * 8, strict=True) for each in pair]
+
+    def ask(asked: tuple[str, bytes, int]) -> int:
+        found = httpx.post(live.url + asked[0], content=asked[1], timeout=60)
+        assert found.status_code == 200 or found.json()["error"]
+        return found.status_code
+
+    with ThreadPoolExecutor(16) as many:
+        assert list(many.map(ask, mixed)) == [status for _, _, status in mixed]
+
+
+def listening() -> set[tuple[str, int]]:
+    """Addresses (in hexadecimal, as Linux writes them) and ports that take TCP connections on this machine."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    places = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return {(address, int(port, 16)) for address, port in places}
+
+
+def test_only_loopback_takes_requests(live: ServeResult) -> None:
+    """Ray's own gRPC ports aside, which its tokens guard."""
+    port = int(live.url.rpartition(":")[2])
+    found = listening()
+    assert {address for address, at in found if at == port} == {"0100007F"}
+    assert {at for _, at in found} & {8404, 9101} == set()
+
+
+def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) -> None:
+    found = status()
+    assert found.url == live.url
+    assert {end.task: end.model for end in found.endpoints} == models
+    assert {end.status for end in found.endpoints} == {"RUNNING"}
+
+
+def test_a_missing_model_is_named_and_the_others_stay(live: ServeResult, tmp_path: Path) -> None:
+    gone = Endpoint.model_validate({"task": "qa", "model": str(tmp_path / "gone"), "cpus": 0.1})
+    with pytest.raises(ClusterError, match=r"/qa could not be deployed: .*gone"):
+        deploy(Serve(port=free_port(), endpoints=(gone,)), None, Progress.silent())
+    assert httpx.get(f"{live.url}/translate/healthz").status_code == 200
+    assert ray.is_initialized()

@@ -1,0 +1,203 @@
+"""Ray Train end to end: stream, learn, die, resume, refuse."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from llmray.job.errors import DataError, InterruptedWorkError, JobError, StoreError
+from llmray.job.load import load
+from llmray.job.schema import Job
+from llmray.store import journal
+from llmray.store.journal import Progress
+from llmray.training.loop import DivergedError
+from llmray.training.plan import plan
+from llmray.training.run import train
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def job_of(output: Path, *overrides: str, **sections: dict[str, Any]) -> Job:
+    base: dict[str, Any] = {
+        "task": {"name": "causal_lm", "seq_len": 32},
+        "model": {"from": "new:gpt2-tiny"},
+        "data": {
+            "train": "builtin:shapes?rows=600",
+            "eval": "builtin:shapes?rows=40&split=eval",
+            "tokenizer": {"vocab_size": 400, "sample_rows": 200},
+        },
+        "train": {"steps": 60, "batch_size": 16, "learning_rate": 3e-3, "checkpoint_every": 10, "eval_every": 30},
+        "scale": {"workers": 2},
+    }
+    return load(base | sections | {"output": str(output)}, overrides)
+
+
+HERE = ("scale.workers=1", "scale.max_failures=0")
+"""One worker that nobody starts again trains in this process: tests of what the workers do not change take it."""
+
+
+@pytest.fixture(scope="module")
+def unbroken(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two workers that nothing disturbed."""
+    output = tmp_path_factory.mktemp("unbroken")
+    train(job_of(output), Progress.silent())
+    return output
+
+
+def logged(output: Path, key: str) -> dict[int, float]:
+    """Step → value, from `metrics.jsonl`."""
+    rows = [row for row in journal.read(str(output / "metrics.jsonl")) if key in row]
+    found = {int(str(row["step"])): float(str(row[key])) for row in rows}
+    assert len(found) == len(rows), "a step was told twice"
+    return found
+
+
+def weights(output: Path) -> bytes:
+    return (output / "model" / "model.safetensors").read_bytes()
+
+
+@contextmanager
+def meanwhile(act: Callable[[], bool]) -> Iterator[threading.Event]:
+    """Try `act` in a thread until it says that it is done."""
+    done, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        while not ended.is_set() and not done.is_set():
+            if act():
+                done.set()
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield done
+    ended.set()
+    thread.join()
+
+
+def kill_a_worker(output: Path) -> bool:
+    """SIGKILL one Ray Train worker of this session, once a checkpoint is there to resume from."""
+    if not list(output.glob("checkpoints/step-*/manifest.json")):
+        return False
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker") and ours(int(folder.name)):
+                os.kill(int(folder.name), signal.SIGKILL)
+                return True
+    return False
+
+
+def ours(pid: int) -> bool:
+    """Whether a process descends from this one: other clusters may run on the machine."""
+    while pid > 1 and pid != os.getpid():
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid == os.getpid()
+
+
+def test_two_workers_stream_and_learn(unbroken: Path) -> None:
+    losses, held_out = logged(unbroken, "loss"), logged(unbroken, "eval_loss")
+    assert list(losses) == [10, 20, 30, 40, 50, 60]
+    assert losses[60] < 0.7 * losses[10]
+    assert list(held_out) == [30, 60]
+    assert held_out[60] < held_out[30]
+    assert {path.name for path in unbroken.iterdir()} >= {"job.yaml", "metrics.jsonl", "checkpoints", "model"}
+    assert [path.name for path in sorted(unbroken.glob("checkpoints/*"))] == ["step-00000050", "step-00000060"]
+    assert load(unbroken / "job.yaml") == job_of(unbroken)
+
+
+def test_the_same_command_again_does_nothing(unbroken: Path) -> None:
+    before = weights(unbroken)
+    began = time.monotonic()
+    result = train(job_of(unbroken), Progress.silent())
+    assert time.monotonic() - began < 1
+    assert result.steps == 60
+    assert result.metrics["eval_loss"] == logged(unbroken, "eval_loss")[60]
+    assert weights(unbroken) == before
+
+
+def test_another_job_is_kept_out_of_the_folder(unbroken: Path) -> None:
+    with pytest.raises(StoreError, match=r"train\.steps: 60 there, 70 in this job"):
+        train(job_of(unbroken, "train.steps=70"), Progress.silent())
+
+
+def test_a_killed_worker_costs_nothing_but_time(unbroken: Path, tmp_path: Path) -> None:
+    """After SIGKILL the run resumes by itself and ends with the very weights of the undisturbed run."""
+    with meanwhile(lambda: kill_a_worker(tmp_path)) as killed:
+        result = train(job_of(tmp_path), Progress.silent())
+    assert killed.is_set()
+    assert result.steps == 60
+    assert logged(tmp_path, "loss") == logged(unbroken, "loss")
+    assert logged(tmp_path, "eval_loss") == logged(unbroken, "eval_loss")
+    assert weights(tmp_path) == weights(unbroken)
+
+
+def test_divergence_ends_the_run_at_once_in_words(tmp_path: Path) -> None:
+    """A worker's own error comes back as it is, and nobody starts the worker again to hear it three more times."""
+    job = job_of(tmp_path, "scale.workers=1", "train.learning_rate=1e30", "train.log_every=1", "data.eval=[]")
+    with pytest.raises(DivergedError, match=r"^training diverged: at step \d+ .*train\.learning_rate"):
+        train(job, Progress.silent())
+    assert not list(tmp_path.glob("result.json"))
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Stopped in the middle and run again, a run ends as one that was left alone."""
+
+    def interrupt() -> bool:
+        if len(journal.read(str(tmp_path / "cut" / "metrics.jsonl"))) < 3:
+            return False
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    with meanwhile(interrupt), pytest.raises(InterruptedWorkError, match="the same command goes on"):
+        train(job_of(tmp_path / "cut", *HERE), Progress.silent())
+    train(job_of(tmp_path / "cut", *HERE), Progress.silent())
+    train(job_of(tmp_path / "whole", *HERE), Progress.silent())
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_epochs_are_counted_in_whole_batches(tmp_path: Path) -> None:
+    """The eval rows as corpus: one pass is its rows over the batch size, rounded down."""
+    job = job_of(tmp_path, *HERE, "train.steps=null", "train.epochs=2", "train.batch_size=8", "train.accumulate=2")
+    work, datasets = plan(job)
+    assert work.total_steps == 2 * (datasets["train"].count() // 4) // 2
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("data.train=[]", JobError, r"data\.train"),
+        ("task=null", JobError, "task"),
+        ("model=null", JobError, r"model\.from"),
+        ("train.steps=null", JobError, r"train\.steps or train\.epochs"),
+        ("train.warmup_steps=60", JobError, r"train\.warmup_steps \(60\) must be below the run's 60 steps"),
+        ("model.from=new:no-such-preset", JobError, "preset"),
+        ("data.train=nowhere.jsonl", DataError, r"nowhere\.jsonl"),
+        ("data.train=builtin:shapes?rows=2", DataError, "batch"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, override: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        train(job_of(tmp_path, *HERE, override), Progress.silent())
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.seq_len=4096", r"task\.seq_len: 4096 tokens, but the model .* has \d+ positions"),
+        ("model.tokenizer={}/large", r"model\.tokenizer: .* has \d+ tokens, but the model .* knows \d+"),
+    ],
+)
+def test_inputs_must_fit_the_model(unbroken: Path, tmp_path: Path, override: str, message: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(unbroken / "model")
+    tokenizer.add_tokens([f"word{i}" for i in range(500)])
+    tokenizer.save_pretrained(tmp_path / "large")
+    job = job_of(tmp_path / "run", *HERE, f"model.from={unbroken / 'model'}", override.format(tmp_path))
+    with pytest.raises(JobError, match=message):
+        train(job, Progress.silent())

@@ -1,0 +1,123 @@
+"""Requests that arrive together share a pass; none spoils another."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from llmray.job.errors import ModelError, RequestError
+from llmray.tasks.base import Request
+from serve.batcher import Batcher, Outcome
+
+
+class Model:
+    """Answers each text with itself and remembers the size of every pass."""
+
+    def __init__(self) -> None:
+        self.passes: list[int] = []
+
+    def predict(self, requests: Sequence[Request]) -> list[Outcome]:
+        self.passes.append(len(requests))
+        texts = [request.inputs["text"] for request in requests]
+        if "break" in texts:
+            raise MemoryError("too much")
+        return [RequestError("no") if text == "bad" else {"text": text} for text in texts]
+
+    def stream(self, request: Request) -> Iterator[str]:
+        yield from request.inputs["text"].split()
+
+
+def batcher(model: Model, size: int = 4, wait_s: float = 0.05, queued: int = 100) -> Batcher:
+    return Batcher(model.predict, model.stream, max_batch_size=size, wait_s=wait_s, max_queued=queued)
+
+
+def ask(text: str) -> Request:
+    return Request({"text": text}, {})
+
+
+async def outcomes(model: Model, texts: Sequence[str]) -> list[Outcome | BaseException]:
+    shared = batcher(model)
+    found = await asyncio.gather(*(shared.answer([ask(text)]) for text in texts), return_exceptions=True)
+    return [each if isinstance(each, BaseException) else each[0] for each in found]
+
+
+def test_ten_requests_make_three_passes_of_at_most_four() -> None:
+    model = Model()
+    found = asyncio.run(outcomes(model, [str(n) for n in range(10)]))
+    assert found == [{"text": str(n)} for n in range(10)]
+    assert model.passes == [4, 4, 2]
+
+
+def test_a_full_pass_does_not_wait() -> None:
+    async def run() -> None:
+        await asyncio.wait_for(batcher(Model(), wait_s=60).answer([ask("a")] * 4), 5)
+
+    asyncio.run(run())
+
+
+def test_a_bad_request_has_its_error_in_its_own_place() -> None:
+    found = asyncio.run(outcomes(Model(), ["a", "bad", "c"]))
+    assert found[0] == {"text": "a"}
+    assert isinstance(found[1], RequestError)
+    assert found[2] == {"text": "c"}
+
+
+def test_a_request_that_breaks_the_model_is_found_and_the_others_are_answered() -> None:
+    model = Model()
+    found = asyncio.run(outcomes(model, ["a", "break", "c"]))
+    assert (found[0], found[2]) == ({"text": "a"}, {"text": "c"})
+    assert isinstance(found[1], ModelError)
+    assert "MemoryError: too much" in str(found[1])
+    assert model.passes == [3, 1, 1, 1]
+
+
+def test_a_client_that_left_is_not_answered() -> None:
+    async def run() -> Model:
+        model = Model()
+        shared = batcher(model)
+        left = asyncio.create_task(shared.answer([ask("left")]))
+        stayed = asyncio.create_task(shared.answer([ask("stayed")]))
+        await asyncio.sleep(0)
+        left.cancel()
+        assert await stayed == [{"text": "stayed"}]
+        return model
+
+    assert asyncio.run(run()).passes == [1]
+
+
+def test_a_stream_gives_pieces_in_order_and_leaves_its_seat() -> None:
+    async def run() -> list[list[str]]:
+        shared = batcher(Model(), size=1)
+        return [[piece async for piece in shared.stream(ask("a b c"))] for _ in range(3)]
+
+    assert asyncio.run(run()) == [["a", "b", "c"]] * 3
+
+
+def test_a_model_stops_writing_once_the_reader_has_left() -> None:
+    closed = threading.Event()
+
+    def endless(request: Request) -> Iterator[str]:
+        try:
+            while True:
+                yield "on"
+        finally:
+            closed.set()
+
+    async def run() -> None:
+        shared = Batcher(Model().predict, endless, max_batch_size=1, wait_s=0, max_queued=1)
+        for _ in range(2):
+            pieces = shared.stream(ask("a"))
+            assert await anext(pieces) == "on"
+            await pieces.aclose()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert closed.wait(10)
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_a_list_is_taken_whole_by_an_idle_model(count: int) -> None:
+    async def run() -> int:
+        return len(await batcher(Model(), queued=1).answer([ask("a")] * count))
+
+    assert asyncio.run(run()) == count

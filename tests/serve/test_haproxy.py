@@ -1,0 +1,73 @@
+"""HAProxy opens nothing but its one port, and fails in JSON."""
+
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+from llmray.job.errors import ClusterError
+from serve import haproxy
+
+CONFIG = """global
+    stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+    errorfile 503 {folder}/500.http
+frontend prometheus
+    bind :9101
+    mode http
+frontend http_frontend
+    bind *:18999
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
+listen stats
+  bind *:8404
+  stats enable
+"""
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> str:
+    """The configuration after the launcher has let the real HAProxy check it."""
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG.format(folder=tmp_path))
+    launcher = haproxy.settings(tmp_path, 1, (2, 3))["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    checked = subprocess.run([launcher, "-c", "-f", str(config)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    return config.read_text()
+
+
+def test_statistics_metrics_and_admin_are_unix_sockets_of_this_user(edited: str, tmp_path: Path) -> None:
+    binds = re.findall(r"bind (.*)", edited)
+    assert binds == [f"unix@{tmp_path}/prometheus.sock mode 600", "*:18999", f"unix@{tmp_path}/stats.sock mode 600"]
+    assert "mode 666" not in edited
+
+
+def test_errors_are_json(edited: str, tmp_path: Path) -> None:
+    assert "status 404 content-type application/json" in edited
+    head, _, body = (tmp_path / "500.http").read_bytes().decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 503")
+    assert "Retry-After: 1" in head
+    assert f"Content-Length: {len(body)}" in head
+    assert '"error_type": "overloaded"' in body
+
+
+def test_the_installed_ray_still_writes_what_the_launcher_edits() -> None:
+    for written in ("frontend prometheus\n    bind :", "listen stats\n  bind *:", "mode 666 level admin", "status 404"):
+        assert written in HAPROXY_CONFIG_TEMPLATE
+
+
+def test_a_folder_that_others_can_open_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haproxy, "FOLDERS", str(tmp_path))
+    made = haproxy.private_folder()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    made.chmod(0o755)
+    with pytest.raises(ClusterError, match="only you can open"):
+        haproxy.private_folder()

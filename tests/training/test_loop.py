@@ -1,0 +1,178 @@
+"""The loop on a model of one matrix, with batches whose target counts differ."""
+
+import math
+import multiprocessing
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from llmray.job.schema import Train
+from llmray.tasks.base import Tensors
+from llmray.training.loop import DivergedError, fit, mean_loss
+from llmray.training.optim import optimizer
+
+ROWS, WORDS = 16, 7
+
+
+class NextWord:
+    """The task's part that the loop uses."""
+
+    def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = model(batch["input_ids"])
+        labels = batch["labels"]
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
+        return loss, (labels != -100).sum()
+
+
+def corpus() -> Tensors:
+    """16 rows of which the first half has far fewer targets than the second."""
+    ids = torch.randint(0, WORDS, (ROWS, 8), generator=torch.Generator().manual_seed(1))
+    labels = ids.roll(-1, 1)
+    labels[: ROWS // 2, 2:] = -100
+    return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+
+
+def parts(size: int, rows: slice = slice(None)) -> Iterator[Tensors]:
+    """The corpus again and again in batches of `size`."""
+    whole = {name: tensor[rows] for name, tensor in corpus().items()}
+    while True:
+        for start in range(0, len(whole["labels"]), size):
+            yield {name: tensor[start : start + size] for name, tensor in whole.items()}
+
+
+def model_of() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Embedding(WORDS, 5), torch.nn.Linear(5, WORDS))
+
+
+def trained(size: int, steps: int = 3, batches: Iterator[Tensors] | None = None, **keys: Any) -> tuple[Any, list]:
+    train = Train(**{"batch_size": ROWS, "learning_rate": 0.1, "precision": "fp32", "log_every": 1} | keys)
+    model = model_of()
+    found = fit(model, NextWord(), batches or parts(size), train, steps, optimizer=optimizer(model, train))  # type: ignore[arg-type]
+    rows = list(found)
+    return [p.detach().clone() for p in model.parameters()], rows
+
+
+def close(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.allclose(a, b, atol=1e-6, rtol=0) for a, b in zip(one, other, strict=True))
+
+
+def test_accumulation_is_exact() -> None:
+    """One pass of 16 rows equals two of 8 and four of 4, though their target counts differ."""
+    whole, _ = trained(16)
+    for accumulate in (2, 4):
+        split, _ = trained(16 // accumulate, accumulate=accumulate)
+        assert close(whole, split)
+
+
+def test_log_rows_hold_the_mean_over_targets() -> None:
+    _, rows = trained(16, steps=1, schedule="constant")
+    assert rows[0]["step"] == 1
+    assert rows[0]["learning_rate"] == 0.1
+    with torch.no_grad():
+        loss, count = NextWord().loss(model_of(), corpus())
+    assert rows[0]["loss"] == pytest.approx(float(loss / count), rel=1e-6)
+    assert int(count) == 8 * 2 + 8 * 8
+
+
+def test_loss_falls() -> None:
+    _, rows = trained(16, steps=30)
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
+
+
+def test_clipping_bounds_the_step_and_reports_the_norm_before() -> None:
+    loose, rows = trained(16, steps=1, clip_norm=None)
+    tight, same = trained(16, steps=1, clip_norm=1e-9)
+    assert rows[0]["grad_norm"] == pytest.approx(same[0]["grad_norm"])
+    assert not close(loose, tight)
+
+
+def test_rows_come_when_they_are_due() -> None:
+    train = Train(batch_size=ROWS, log_every=4, eval_every=3, checkpoint_every=5, precision="fp32")
+    model, saved = model_of(), []
+    rows = list(
+        fit(
+            model,
+            NextWord(),  # type: ignore[arg-type]
+            parts(16),
+            train,
+            7,
+            optimizer=optimizer(model, train),
+            evaluate=lambda: {"eval_loss": 1.0},
+            on_checkpoint=saved.append,
+        )
+    )
+    assert [row["step"] for row in rows if "loss" in row] == [4, 7]
+    assert [row["step"] for row in rows if "eval_loss" in row] == [3, 6, 7]
+    assert saved == [5, 7]
+
+
+def test_asked_to_stop_it_saves_and_ends() -> None:
+    train = Train(batch_size=ROWS, precision="fp32")
+    model, saved = model_of(), []
+    found = fit(
+        model,
+        NextWord(),  # type: ignore[arg-type]
+        parts(16),
+        train,
+        100,
+        optimizer=optimizer(model, train),
+        on_checkpoint=saved.append,
+        should_stop=lambda: True,
+    )
+    assert [row["step"] for row in found] == [1]
+    assert saved == [1]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved() -> None:
+    train = Train(batch_size=ROWS, learning_rate=0.1, precision="fp32", checkpoint_every=1)
+    model, saved = model_of(), []
+    found = fit(model, NextWord(), parts(16), train, 9, optimizer=optimizer(model, train), on_checkpoint=saved.append)  # type: ignore[arg-type]
+    with torch.no_grad():
+        next(model.parameters())[0] = math.nan
+    with pytest.raises(DivergedError, match=r"step 1.*train\.learning_rate"):
+        list(found)
+    assert saved == []
+
+
+def test_mean_loss_weighs_every_target_alike() -> None:
+    model = model_of()
+    with torch.no_grad():
+        loss, count = NextWord().loss(model, corpus())
+    halves = [{name: tensor[half] for name, tensor in corpus().items()} for half in (slice(0, 8), slice(8, 16))]
+    found = mean_loss(model, NextWord(), halves, Train(precision="fp32"), torch.device("cpu"))  # type: ignore[arg-type]
+    assert found["eval_loss"] == pytest.approx(float(loss / count), rel=1e-6)
+
+
+def _worker(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    train = Train(batch_size=ROWS, accumulate=2, learning_rate=0.1, precision="fp32")
+    raw = model_of()
+    model = DistributedDataParallel(raw)
+    mine = parts(4, slice(rank * 8, rank * 8 + 8))  # rank 0 has 16 targets, rank 1 has 64
+    list(fit(model, NextWord(), mine, train, 3, optimizer=optimizer(model, train), world=2))  # type: ignore[arg-type]
+    torch.save([p.detach() for p in raw.parameters()], Path(folder, f"{rank}.pt"))
+    dist.destroy_process_group()
+
+
+def test_two_workers_equal_one(tmp_path: Path) -> None:
+    """Workers with unequal target counts still take the step of the whole batch."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    forked = multiprocessing.get_context("fork")
+    workers = [forked.Process(target=_worker, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    alone, _ = trained(16)
+    for rank in range(2):
+        assert close(alone, torch.load(tmp_path / f"{rank}.pt"))

@@ -1,0 +1,191 @@
+"""Asks the endpoints at one base URL over HTTP and returns typed answers.
+
+It does not know who asks or how an answer is shown; whatever goes wrong is an `EndpointError` with a way out.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from llmray.job.errors import JobError
+from ui import trouble
+
+T = TypeVar("T")
+CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 3.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Who answered; empty where the endpoint does not say."""
+
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Reply(Generic[T]):
+    value: T
+    model: Model
+    seconds: float
+
+
+class Span(BaseModel):
+    """An answer and its place, in characters of the context."""
+
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
+class _Translation(BaseModel):
+    translation_text: str
+
+
+class _Written(BaseModel):
+    generated_text: str
+
+
+class _Token(BaseModel):
+    text: str
+    special: bool = False
+
+
+class _Event(BaseModel):
+    """One server-sent event of a stream: a piece of text, the end (`generated_text` is set), or an error."""
+
+    token: _Token | None = None
+    generated_text: str | None = None
+    error: str | None = None
+
+
+_SPANS: TypeAdapter[Span | list[Span]] = TypeAdapter(Span | list[Span])
+_TRANSLATIONS = TypeAdapter(list[_Translation])
+_WRITTEN = TypeAdapter(list[_Written])
+_EVENT = TypeAdapter(_Event)
+
+
+class Client:
+    def __init__(self, base_url: str, key: str = "", timeout_s: float = 30.0) -> None:
+        url = httpx.URL(base_url)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise JobError(f"url: {base_url!r} is no address of endpoints; write it like http://127.0.0.1:8000")
+        self.base_url = base_url.rstrip("/")
+        self.key = key
+        self.timeout_s = timeout_s
+        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
+        # A proxy of the environment is for the outside; it cannot reach this machine's loopback.
+        self._http = httpx.Client(timeout=timeout, trust_env=url.host not in LOOPBACK)
+
+    def keyed(self, key: str | None) -> "Client":
+        """The same endpoints, asked with an API key (none when empty)."""
+        other = copy(self)
+        other.key = (key or "").strip()
+        return other
+
+    def close(self) -> None:
+        self._http.close()
+
+    def model(self, route: str) -> Model:
+        """Who would answer at a route."""
+        with self._sent(f"{route}/healthz", method="GET", timeout=PROBE_TIMEOUT_S) as response:
+            return _model(response)
+
+    def ask(self, question: str, context: str, top_k: int = 1) -> Reply[list[Span]]:
+        """The likeliest answers within the context, best first."""
+        inputs = {"question": question, "context": context}
+        reply = self._answer("/qa", _SPANS, {"inputs": inputs, "parameters": {"top_k": top_k}})
+        spans = reply.value if isinstance(reply.value, list) else [reply.value]
+        return Reply(spans, reply.model, reply.seconds)
+
+    def translate(self, text: str) -> Reply[str]:
+        reply = self._answer("/translate", _TRANSLATIONS, {"inputs": text})
+        return Reply(reply.value[0].translation_text, reply.model, reply.seconds)
+
+    def caption(self, picture: bytes) -> Reply[str]:
+        reply = self._answer("/caption", _WRITTEN, picture)
+        return Reply(reply.value[0].generated_text, reply.model, reply.seconds)
+
+    def write(self, prompt: str, max_new_tokens: int, temperature: float) -> Iterator[Reply[str]]:
+        """Go on from a prompt: the text so far, each time it grows; the most likely text at temperature 0."""
+        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        parameters = {"max_new_tokens": max_new_tokens, "return_full_text": False, **sampling}
+        began, text = time.monotonic(), ""
+        with self._sent("/generate", {"inputs": prompt, "parameters": parameters, "stream": True}) as response:
+            for event in self._events(response):
+                if event.error is not None:
+                    raise trouble.failed_midway(event.error)
+                if event.token and not event.token.special:
+                    text += event.token.text
+                yield Reply(text, _model(response), time.monotonic() - began)
+                if event.generated_text is not None:
+                    return
+        raise trouble.cut_off(f"{self.base_url}/generate")
+
+    def _events(self, response: httpx.Response) -> Iterator[_Event]:
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            raise trouble.garbled(str(response.request.url))
+        for line in response.iter_lines():
+            if line.startswith("data:"):
+                yield self._parsed(_EVENT, line[5:].encode(), response)
+
+    def _answer(self, route: str, shape: TypeAdapter[T], body: bytes | dict[str, Any]) -> Reply[T]:
+        began = time.monotonic()
+        with self._sent(route, body) as response:
+            value = self._parsed(shape, response.read(), response)
+            if value == []:
+                raise trouble.garbled(str(response.request.url))
+            return Reply(value, _model(response), time.monotonic() - began)
+
+    def _parsed(self, shape: TypeAdapter[T], content: bytes, response: httpx.Response) -> T:
+        try:
+            return shape.validate_json(content)
+        except ValidationError:
+            raise trouble.garbled(str(response.request.url)) from None
+
+    @contextmanager
+    def _sent(
+        self, path: str, body: bytes | dict[str, Any] = b"", *, method: str = "POST", timeout: float | None = None
+    ) -> Iterator[httpx.Response]:
+        """An answer that is 2xx, its body still to be read; everything else is raised as trouble."""
+        url, picture = self.base_url + path, isinstance(body, bytes)
+        headers = {"content-type": "application/octet-stream" if picture else "application/json"}
+        if self.key:
+            headers["authorization"] = f"Bearer {self.key}"
+        request = self._http.build_request(
+            method,
+            url,
+            # Escaped to ASCII, so that even half a surrogate pair reaches the endpoint, which says what is wrong.
+            content=body if isinstance(body, bytes) else json.dumps(body).encode(),
+            headers={name: value.encode() for name, value in headers.items()},
+            timeout=timeout if timeout is not None else httpx.USE_CLIENT_DEFAULT,
+        )
+        response = None
+        try:
+            response = self._http.send(request, stream=True)
+            if not response.is_success:
+                response.read()
+                raise trouble.refused(response, bool(self.key))
+            yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise trouble.unreachable(self.base_url) from None
+        except httpx.TimeoutException:
+            raise trouble.late(url, timeout or self.timeout_s) from None
+        except (httpx.TransportError, httpx.DecodingError):
+            raise trouble.cut_off(url) from None
+        finally:
+            if response is not None:
+                response.close()
+
+
+def _model(response: httpx.Response) -> Model:
+    return Model(response.headers.get("x-llmray-model", ""), response.headers.get("x-llmray-version", ""))

@@ -1,0 +1,54 @@
+"""The tab that writes on from a beginning, word by word, until it is stopped.
+
+It does not know how the next word is chosen.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from ui import tab, view
+from ui.trouble import EndpointError
+
+BLANK = "The text appears here, word by word."
+Update = dict[str, Any]
+IDLE: tuple[Update, Update] = (gr.update(interactive=True), gr.update(interactive=False))
+BUSY: tuple[Update, Update] = (gr.update(interactive=False), gr.update(interactive=True))
+"""Which of Write and Stop can be pressed."""
+
+
+def build(place: tab.Place) -> tab.Tab:
+    def stream(prompt: str, length: float, temperature: float, key: str) -> Iterator[tuple[str, str, Update, Update]]:
+        if not prompt.strip():
+            yield view.empty(BLANK), view.hint("Write a beginning for the model to go on from."), *IDLE
+            return
+        yield view.working(), "", *BUSY
+        shown, note, reply = view.empty(BLANK), "", None
+        try:
+            for reply in place.client.keyed(key).write(prompt, int(length), temperature):
+                yield view.written(prompt, reply, running=True), "", *BUSY
+        except EndpointError as error:
+            note = view.trouble(error)
+        if reply:
+            shown = view.written(prompt, reply, running=False)
+        yield shown, note, *IDLE
+
+    with gr.Tab("Write"):
+        with gr.Row(equal_height=False):
+            with tab.column():
+                prompt = tab.text_field("Beginning", "write-prompt", lines=3)
+                with gr.Row():
+                    length = gr.Slider(8, 256, 64, step=8, label="Length (tokens)", elem_id="write-length")
+                    temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label="Temperature", elem_id="write-temperature")
+                with gr.Row():
+                    button = tab.button("Write", "write-button")
+                    stop = tab.button("Stop", "write-stop", primary=False, interactive=False)
+                note = gr.HTML(elem_id="write-note")
+            panel = tab.panel(BLANK, "write-answer")
+        examples = tab.examples(place.samples.prompts)
+    fields, shown = [prompt, length, temperature, place.key], [panel, note, button, stop]
+    chosen = tab.on(examples.click, lambda index: place.samples.prompts[index], examples, prompt)
+    events = [tab.on(event, stream, fields, shown) for event in (button.click, chosen.then)]
+    tab.on(stop.click, lambda: IDLE, None, [button, stop], cancels=events)
+    return tab.Tab(note, events)
