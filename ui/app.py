@@ -3,16 +3,20 @@
 It does not know what answers behind them: it speaks HTTP only, and loads nothing from outside.
 """
 
+import atexit
 import errno
+import os
+import shutil
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import gradio as gr
 
-from llmray.job.errors import ClusterError
+from llmray.job.errors import ClusterError, JobError
 from ui import tab, tab_ask, tab_caption, tab_translate, tab_write, view
 from ui.client import Client
 from ui.samples import Samples
@@ -33,13 +37,13 @@ def build(base_url: str, examples: Samples | None = None, *, timeout_s: float = 
     """The page, not yet shown; an endpoint that takes longer than `timeout_s` is called late."""
     client = Client(base_url, timeout_s=timeout_s)
     with gr.Blocks(title="llmray", analytics_enabled=False, delete_cache=(UPLOADS_KEPT_S, UPLOADS_KEPT_S)) as page:
-        head = gr.HTML(view.header({}), elem_id="header")
+        head = tab.html(view.header({}), "header")
         key = gr.Textbox("", label="API key", type="password", render=False, elem_id="key", max_lines=1)
         place = tab.Place(client, examples or Samples(), key)
         with gr.Tabs():
             made = [each.build(place) for each in (tab_ask, tab_translate, tab_caption, tab_write)]
         with gr.Accordion("Connection", open=False, elem_id="connection"):
-            gr.HTML(view.connection(client.base_url))
+            tab.html(view.connection(client.base_url), "endpoints")
             key.render()
         tab.on(page.load, lambda: _standings(client), None, [head, *(one.note for one in made)])
         for event in (event for one in made for event in one.asked):
@@ -71,40 +75,55 @@ def launch(
     timeout_s: float = 30.0,
 ) -> tuple[str, Callable[[], None]]:
     """Show the page at its URL until the returned function is called; with no port, at a free one."""
-    port = _port(host, port)
+    folder = _folder()
     page = build(base_url, examples, timeout_s=timeout_s)
-    folder = TemporaryDirectory(prefix="llmray-ui-")
-    icon = Path(folder.name) / "icon.svg"
-    icon.write_text(_ICON)
-    page.queue(default_concurrency_limit=None, api_open=False)
+    port = _port(host, port)
     try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            theme=theme(),
-            head=f"<style>{CSS}</style>",
-            favicon_path=icon,
-            footer_links=[],
-            run_history=False,
-            share=False,
-            pwa=False,
-            mcp_server=False,
-            ssr_mode=False,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
+        url = _serve(page, host, port, folder)
     except OSError as error:
         raise _taken(host, port, error) from None
+    return url, lambda: page.close(verbose=False)
 
-    def close() -> None:
-        page.close(verbose=False)
-        folder.cleanup()
 
-    return url, close
+@cache
+def _folder() -> Path:
+    """This process's own folder for uploads, removed with it.
+
+    Gradio's, /tmp/gradio, belongs to whoever of the machine's users came first; only the environment names another.
+    """
+    folder = mkdtemp(prefix="llmray-ui-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+    return Path(folder)
+
+
+def _serve(page: gr.Blocks, host: str, port: int, folder: Path) -> str:
+    icon = folder / "icon.svg"
+    icon.write_text(_ICON)
+    page.queue(default_concurrency_limit=None, api_open=False)
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        theme=theme(),
+        head=f"<style>{CSS}</style>",
+        favicon_path=icon,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        share=False,
+        pwa=False,
+        mcp_server=False,
+        ssr_mode=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    return url
 
 
 def _port(host: str, wanted: int | None) -> int:
-    """The wanted port, or a free one: the first from 7860 on, or any.  Raises `ClusterError`."""
+    """The wanted port, or a free one: the first from 7860 on, or any."""
+    if wanted is not None and not 0 < wanted < 65536:
+        raise JobError(f"port: found {wanted}; allowed: 1 to 65535, or none for a free one")
     for port in (wanted,) if wanted else (*range(FIRST_PORT, FIRST_PORT + PORTS), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -76,15 +76,17 @@ _EVENT = TypeAdapter(_Event)
 
 class Client:
     def __init__(self, base_url: str, key: str = "", timeout_s: float = 30.0) -> None:
-        url = httpx.URL(base_url)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise JobError(f"url: {base_url!r} is no address of endpoints; write it like http://127.0.0.1:8000")
+        url = _address(base_url)
         self.base_url = base_url.rstrip("/")
         self.key = key
         self.timeout_s = timeout_s
         timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
         # A proxy of the environment is for the outside; it cannot reach this machine's loopback.
-        self._http = httpx.Client(timeout=timeout, trust_env=url.host not in LOOPBACK)
+        trust_env = url.host not in LOOPBACK
+        # No connection is kept, so that endpoints that restart never leave a dead one behind.
+        self._http = httpx.Client(
+            timeout=timeout, trust_env=trust_env, limits=httpx.Limits(max_keepalive_connections=0)
+        )
 
     def keyed(self, key: str | None) -> "Client":
         """The same endpoints, asked with an API key (none when empty)."""
@@ -152,21 +154,22 @@ class Client:
         except ValidationError:
             raise trouble.garbled(str(response.request.url)) from None
 
+    def _headers(self, is_picture: bool) -> dict[bytes, bytes]:
+        kind = b"application/octet-stream" if is_picture else b"application/json"
+        return {b"content-type": kind} | ({b"authorization": f"Bearer {self.key}".encode()} if self.key else {})
+
     @contextmanager
     def _sent(
         self, path: str, body: bytes | dict[str, Any] = b"", *, method: str = "POST", timeout: float | None = None
     ) -> Iterator[httpx.Response]:
         """An answer that is 2xx, its body still to be read; everything else is raised as trouble."""
-        url, picture = self.base_url + path, isinstance(body, bytes)
-        headers = {"content-type": "application/octet-stream" if picture else "application/json"}
-        if self.key:
-            headers["authorization"] = f"Bearer {self.key}"
+        url = self.base_url + path
         request = self._http.build_request(
             method,
             url,
             # Escaped to ASCII, so that even half a surrogate pair reaches the endpoint, which says what is wrong.
             content=body if isinstance(body, bytes) else json.dumps(body).encode(),
-            headers={name: value.encode() for name, value in headers.items()},
+            headers=self._headers(isinstance(body, bytes)),
             timeout=timeout if timeout is not None else httpx.USE_CLIENT_DEFAULT,
         )
         response = None
@@ -189,3 +192,13 @@ class Client:
 
 def _model(response: httpx.Response) -> Model:
     return Model(response.headers.get("x-llmray-model", ""), response.headers.get("x-llmray-version", ""))
+
+
+def _address(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise JobError(f"url: {base_url!r} is no address of endpoints; write it like http://127.0.0.1:8000")
+    return url

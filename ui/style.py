@@ -4,10 +4,11 @@ CSS = """
 :root { --lr-mark: #fbe6a2; --lr-mark-ink: #3d2c00; --lr-up: #2f8f5b; --lr-down: #b9b9b2; --lr-note: #fbf6e9;
   --lr-note-edge: #d9b14a; --lr-panel: #ffffff; }
 :root.dark, .dark { --lr-mark: #6b5415; --lr-mark-ink: #fdf1cc; --lr-up: #54c08a; --lr-down: #5b5e5c;
-  --lr-note: #262317; --lr-note-edge: #a8873a; --lr-panel: var(--neutral-900); }
+  --lr-note: #262317; --lr-note-edge: #a8873a; --lr-panel: var(--neutral-900);
+  --color-accent: var(--primary-400); }
 footer { display: none !important; }
 .gradio-container { width: 100% !important; max-width: 1080px !important; margin: 0 auto !important; }
-.gradio-container > .main { box-sizing: border-box; max-width: 100%; padding: 52px 32px 64px !important; }
+.gradio-container > .main { box-sizing: border-box; max-width: 100%; padding: 40px 32px 64px !important; }
 .gradio-container main.contain { padding: 0 !important; }
 .gradio-container .form { background: transparent; gap: 14px; border-radius: 0; overflow: visible; }
 .gradio-container .lr-go { flex: 0 0 auto; width: auto; min-width: 132px; align-self: flex-start; }

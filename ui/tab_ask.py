@@ -23,7 +23,7 @@ def build(place: tab.Place) -> tab.Tab:
                 question = tab.text_field("Question", "ask-question", placeholder="What colour is the circle?")
                 context = tab.text_field("Text that holds the answer", "ask-context", lines=5)
                 button = tab.button("Ask", "ask-button")
-                note = gr.HTML(elem_id="ask-note")
+                note = tab.html("", "ask-note")
             panel = tab.panel(BLANK, "ask-answer")
         examples = tab.examples([question for question, _ in place.samples.questions])
     chosen = tab.on(examples.click, lambda index: place.samples.questions[index], examples, [question, context])

@@ -38,12 +38,18 @@ def build(place: tab.Place) -> tab.Tab:
         with gr.Row(equal_height=False):
             with tab.column():
                 picture = gr.Image(
-                    label="Picture", sources=["upload"], format="png", height=300, buttons=[], elem_id="caption-picture"
+                    label="Picture",
+                    show_label=False,
+                    sources=["upload"],
+                    format="png",
+                    height=300,
+                    buttons=[],
+                    elem_id="caption-picture",
                 )
                 with gr.Row():
                     button = tab.button("Caption", "caption-button")
                     drawing = tab.button("Draw a sample scene", "caption-draw", primary=False)
-                note = gr.HTML(elem_id="caption-note")
+                note = tab.html("", "caption-note")
                 scene = gr.State(None)
             panel = tab.panel(BLANK, "caption-answer")
         examples = tab.examples([_thumbnail(number) for number in numbers], pictures=True)

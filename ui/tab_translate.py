@@ -22,7 +22,7 @@ def build(place: tab.Place) -> tab.Tab:
             with tab.column():
                 text = tab.text_field("English", "translate-text", lines=5)
                 button = tab.button("Translate to German", "translate-button")
-                note = gr.HTML(elem_id="translate-note")
+                note = tab.html("", "translate-note")
             panel = tab.panel(BLANK, "translate-answer")
         examples = tab.examples(place.samples.texts)
     chosen = tab.on(examples.click, lambda index: place.samples.texts[index], examples, text)

@@ -32,23 +32,30 @@ def build(place: tab.Place) -> tab.Tab:
             note = view.trouble(error)
         if reply:
             shown = view.written(prompt, reply, running=False)
-        yield shown, note, *IDLE
+        yield shown, note, *BUSY
 
     with gr.Tab("Write"):
         with gr.Row(equal_height=False):
             with tab.column():
                 prompt = tab.text_field("Beginning", "write-prompt", lines=3)
                 with gr.Row():
-                    length = gr.Slider(8, 256, 64, step=8, label="Length (tokens)", elem_id="write-length")
-                    temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label="Temperature", elem_id="write-temperature")
+                    length = gr.Slider(
+                        8, 256, 64, step=8, label="Length (tokens)", min_width=220, elem_id="write-length"
+                    )
+                    temperature = gr.Slider(
+                        0, 1.5, 0.7, step=0.1, label="Temperature", min_width=220, elem_id="write-temperature"
+                    )
                 with gr.Row():
                     button = tab.button("Write", "write-button")
                     stop = tab.button("Stop", "write-stop", primary=False, interactive=False)
-                note = gr.HTML(elem_id="write-note")
+                note = tab.html("", "write-note")
             panel = tab.panel(BLANK, "write-answer")
         examples = tab.examples(place.samples.prompts)
     fields, shown = [prompt, length, temperature, place.key], [panel, note, button, stop]
     chosen = tab.on(examples.click, lambda index: place.samples.prompts[index], examples, prompt)
     events = [tab.on(event, stream, fields, shown) for event in (button.click, chosen.then)]
-    tab.on(stop.click, lambda: IDLE, None, [button, stop], cancels=events)
+    # A stopped stream ends without a last word of its own; what follows it settles the page.
+    for event in events:
+        tab.on(event.then, lambda html: (view.settled(html, BLANK), *IDLE), panel, [panel, button, stop])
+    stop.click(None, cancels=events)
     return tab.Tab(note, events)

@@ -14,6 +14,7 @@ from ui.trouble import EndpointError
 Standing = Model | EndpointError
 """Whether an endpoint can answer: the model that would, or what is wrong."""
 
+_CARET = '<span class="lr-caret"></span>'
 _STATE = {"absent": "not deployed", "unreachable": "not reachable", "busy": "no capacity", "late": "slow to answer"}
 
 
@@ -111,22 +112,27 @@ def said(reply: Reply[str], lang: str = "en") -> str:
     return _panel(f'<p class="lr-said" lang="{lang}">{escape(reply.value)}</p>', reply)
 
 
-def captioned(reply: Reply[str], truth: str, right: bool) -> str:
+def captioned(reply: Reply[str], truth: str, *, right: bool) -> str:
     """A caption beside what a sample scene really shows."""
-    verdict = "Every fact is right." if right else "It differs from the scene."
+    verdict = "True to the scene." if right else "Not true to the scene."
     state = "right" if right else "wrong"
     return _panel(
         f'<p class="lr-said">{escape(reply.value)}</p>'
-        f'<div class="lr-truth lr-{state}"><strong>{verdict}</strong> Drawn was: {escape(truth)}</div>',
+        f'<div class="lr-truth lr-{state}"><strong>{verdict}</strong> A true caption: {escape(truth)}</div>',
         reply,
     )
 
 
 def written(prompt: str, reply: Reply[str], *, running: bool) -> str:
     """The prompt and the text that goes on from it, with a caret while more is to come."""
-    caret = '<span class="lr-caret"></span>' if running else ""
+    caret = _CARET if running else ""
     text = f'<p class="lr-written"><span>{escape(prompt)}</span>{escape(reply.value)}{caret}</p>'
     return _panel(text, None if running else reply)
+
+
+def settled(shown: str, blank: str) -> str:
+    """A panel whose stream has ended, of itself or because it was stopped."""
+    return empty(blank) if shown == working() else shown.replace(_CARET, "")
 
 
 def _panel(body: str, reply: Reply | None) -> str:

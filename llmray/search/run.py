@@ -32,7 +32,8 @@ from llmray.store import folder, place
 from llmray.store.journal import Progress
 from llmray.training.attempt import Work
 from llmray.training.plan import plan, total_steps
-from llmray.training.run import interrupts, resources
+from llmray.training.run import resources
+from llmray.training.stopping import interrupts
 from llmray.training.watch import cause_of, chain
 
 METRICS = ("eval_loss", "loss")

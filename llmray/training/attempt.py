@@ -65,7 +65,7 @@ class Attempt:
         seat, train = self.seat, self.train
         share = train.batch_size // (seat.world * train.accumulate)
         used = self.start_step * train.accumulate
-        held_out = HeldOut(self.shards["eval"], self.work.task, share, seat) if "eval" in self.shards else None
+        held_out = HeldOut(self.shards["eval"], self.work.task, share) if "eval" in self.shards else None
         model = self._parallel()
         for row in fit(
             model,
@@ -77,7 +77,7 @@ class Attempt:
             device=seat.device,
             world=seat.world,
             start_step=self.start_step,
-            evaluate=(lambda: mean_loss(model, self.work.task, held_out, train, seat.device, seat.world))
+            evaluate=(lambda: mean_loss(self.model, self.work.task, held_out, train, seat.device, seat.world))
             if held_out
             else None,
             on_checkpoint=self._checkpoint if self.saver else None,
@@ -118,10 +118,10 @@ class Attempt:
 
 
 class HeldOut:
-    """Validation batches, the same at every pass; few enough are read only once."""
+    """A worker's validation batches, the same at every pass; few enough are read only once."""
 
-    def __init__(self, shard: Any, task: Task, rows: int, seat: Seat) -> None:
-        self.shard, self.task, self.rows, self.seat = shard, task, rows, seat
+    def __init__(self, shard: Any, task: Task, rows: int) -> None:
+        self.shard, self.task, self.rows = shard, task, rows
         self.kept: list[Tensors] | None = None
 
     def __iter__(self) -> Iterator[Tensors]:
@@ -134,8 +134,7 @@ class HeldOut:
             size += sum(tensor.nbytes for tensor in batch.values())
             seen.append(batch) if size <= HELD_OUT_BYTES else seen.clear()
             yield batch
-        if max(gathered(size, self.seat)) <= HELD_OUT_BYTES:  # all or none: a new pass needs every worker
-            self.kept = seen
+        self.kept = seen if size <= HELD_OUT_BYTES else None
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from llmray.corpus.source import read, shards
 from llmray.job.errors import DataError, JobError
 from llmray.job.load import require
 from llmray.job.schema import Job, Model, Train
-from llmray.model.load import processor, resolve
+from llmray.model.load import Loading, processor, resolve
 from llmray.model.registry import nearest
 from llmray.store import place
 from llmray.stream.prepare import dataset, encoded, train_tokenizer
@@ -31,6 +32,7 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     model = settled_model(job, resumed)
     task = make(job.task, processor(model), seed=job.train.seed)
     require_fit(model, task)
+    require_one_batch(job, task)
     job = job.model_copy(update={"model": model})
     datasets = encoded_sources(job, task)
     steps = total_steps(job.train, datasets["train"].count, job.scale.workers)
@@ -49,8 +51,9 @@ def encoded_sources(job: Job, task: Task) -> dict[str, Any]:
 def settled_model(job: Job, resumed: bool) -> Model:
     """The model section with its reference resolved, local paths absolute, and a tokenizer where one is needed."""
     assert job.model is not None
-    reference = absolute(resolve(job.model.from_, nearest(job.output)))
-    tokenizer = job.model.tokenizer
+    near = nearest(job.output)
+    reference = absolute(resolve(job.model.from_, near))
+    tokenizer = job.model.tokenizer and resolve(job.model.tokenizer, near)
     if tokenizer is None and reference.startswith("new:"):
         tokenizer = prepared_tokenizer(job) or trained_tokenizer(job, resumed)
     return job.model.model_copy(update={"from_": reference, "tokenizer": tokenizer and absolute(tokenizer)})
@@ -81,10 +84,11 @@ def absolute(reference: str) -> str:
 
 def require_fit(model: Model, task: Task) -> None:
     """Refuse a tokenizer larger than the model's vocabulary, and inputs longer than its positions."""
-    assert model.from_
     if model.from_.startswith("new:"):
         return  # made to measure
-    config = AutoConfig.from_pretrained(model.from_, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    with Loading(model.from_):
+        remote = model.trust_remote_code
+        config = AutoConfig.from_pretrained(model.from_, revision=model.revision, trust_remote_code=remote)
     parts = [getattr(config, name) for name in ("decoder", "text_config") if hasattr(config, name)]
     text = next((part for part in parts if isinstance(part, PretrainedConfig)), config)
     known, used = getattr(text, "vocab_size", None), len(task.processor.tokenizer)
@@ -98,6 +102,25 @@ def require_fit(model: Model, task: Task) -> None:
         length = getattr(task.options, key, 0)
         if positions and length > positions:
             raise JobError(f"task.{key}: {length} tokens, but the model {model.from_} has {positions} positions")
+
+
+def require_one_batch(job: Job, task: Task) -> None:
+    """Read and encode one batch's rows here: what is wrong with a corpus shows before any worker is held.
+
+    Raises `DataError` when all of the corpus makes less than one batch.
+    """
+    rows = 0
+    for source in job.data.train:
+        for shard in shards(source):
+            for columns in read(shard, task.record, job.train.batch_size):
+                features = task.encode(columns)
+                rows += len(next(iter(features.values())))
+                if rows >= job.train.batch_size:
+                    return
+    raise DataError(
+        f"data.train: {', '.join(source.path for source in job.data.train)} makes {rows} encoded rows, fewer than one"
+        f" batch ({job.train.batch_size}); lower train.batch_size"
+    )
 
 
 def total_steps(train: Train, count: Callable[[], int], workers: int) -> int:

@@ -5,13 +5,10 @@ its result.
 """
 
 import os
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -28,6 +25,7 @@ from llmray.store import folder, journal, place
 from llmray.store.journal import Progress
 from llmray.training.attempt import Attempt, Seat, Work
 from llmray.training.plan import plan
+from llmray.training.stopping import flag, interrupts
 from llmray.training.watch import EndOnOurErrors, Journal, cause_of, chain
 
 POLL_S = 0.25
@@ -141,11 +139,14 @@ def on_workers(
     """
     for name, value in TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
+    if work.job.scale.address is None:  # nobody takes this machine away with a warning
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    held_out = shares(datasets["eval"], work.job.scale.workers) if "eval" in datasets else None
     scale, told = work.job.scale, Journal.remote()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="llmray-train-") as scratch, interrupts() as asked:
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"work": ray.put(work), "journal": told, "shards": list(datasets), "keep": keep},
+            train_loop_config={"told": ray.put((work, held_out)), "journal": told, "keep": keep},
             scaling_config=ScalingConfig(
                 num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=resources(scale)
             ),
@@ -155,7 +156,7 @@ def on_workers(
                 failure_config=FailureConfig(max_failures=scale.max_failures),
                 callbacks=[EndOnOurErrors()],
             ),
-            datasets=dict(datasets),
+            datasets={"train": datasets["train"]},
             dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
         )
         pool = ThreadPoolExecutor(1)  # in the main thread Ray would take Ctrl-C over
@@ -163,11 +164,21 @@ def on_workers(
         pool.shutdown(wait=False)
         while not future.done():
             if asked.is_set():
-                told.ask_to_stop.remote()
+                ray.get(told.ask_to_stop.remote())
             time.sleep(POLL_S)
             take(ray.get(told.take.remote()))
         take(ray.get(told.take.remote()))
         return _result(future, scale)
+
+
+def shares(held_out: Any, workers: int) -> list[Any]:
+    """Validation rows, encoded once, in one nearly equal share for each worker.
+
+    Not streamed: that would drop rows to make shares exactly equal, and run another coordinator all the while.
+    """
+    made = _ordered(held_out).materialize()
+    rows = made.count()
+    return made.split_at_indices([rows * i // workers for i in range(1, workers)]) if workers > 1 else [made]
 
 
 def _result(future: Future[Any], scale: Scale) -> dict[str, float]:
@@ -187,8 +198,10 @@ def _worker(config: dict[str, Any]) -> dict[str, float]:
     """What one Ray Train worker does."""
     context, told = ray.train.get_context(), config["journal"]
     seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
-    shards = {name: ray.train.get_dataset_shard(name) for name in config["shards"]}
-    work: Work = ray.get(config["work"])
+    work, held_out = ray.get(config["told"])
+    shards = {"train": ray.train.get_dataset_shard("train")}
+    if held_out:
+        shards["eval"] = held_out[seat.rank].iterator()
     torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))
     attempt = Attempt(work, seat, shards, _checkpoints(work) if config["keep"] else None)
     if seat.rank:
@@ -208,40 +221,3 @@ def resources(scale: Scale) -> dict[str, float]:
     spare = (ray.cluster_resources().get("CPU", 1.0) - 1) / scale.workers
     cpus = scale.cpus_per_worker if scale.cpus_per_worker <= spare or scale.address else max(0.1, spare)
     return {"CPU": cpus} | ({"GPU": scale.gpus_per_worker} if scale.gpus_per_worker else {})
-
-
-@contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that work can end well; the second one interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handler(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def flag(ask: Callable[[], bool]) -> Iterator[threading.Event]:
-    """An event that is set once `ask()` says yes; asked in a thread of its own."""
-    event, ended = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(2 * POLL_S) and not event.is_set():
-            if ask():
-                event.set()
-
-    threading.Thread(target=watch, daemon=True, name="stop-flag").start()
-    try:
-        yield event
-    finally:
-        ended.set()

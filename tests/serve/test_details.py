@@ -16,6 +16,14 @@ def test_the_reason_is_the_exception_and_not_its_stack() -> None:
     assert "logs" in details.reason([""])
 
 
+def test_haproxy_s_alert_is_what_stopped_it() -> None:
+    said = (
+        "RuntimeError: crashed\n[NOTICE] version\n[ALERT] cannot bind socket (Address already in use)\n[ALERT] Exiting"
+    )
+    assert details.alert(said) == "[ALERT] cannot bind socket (Address already in use)"
+    assert details.alert("HTTP proxies not available") == "HTTP proxies not available"
+
+
 def test_an_address_of_every_interface_is_named_by_the_machine_s_own() -> None:
     assert details.base_url("127.0.0.1", 8000, "10.0.0.7") == "http://127.0.0.1:8000"
     assert details.base_url("0.0.0.0", 8000, "10.0.0.7") == "http://10.0.0.7:8000"

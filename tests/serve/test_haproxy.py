@@ -3,6 +3,7 @@
 import re
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,18 @@ def test_a_folder_that_others_can_open_is_refused(tmp_path: Path, monkeypatch: p
     made.chmod(0o755)
     with pytest.raises(ClusterError, match="only you can open"):
         haproxy.private_folder()
+
+
+def test_only_one_serve_starts_at_a_time(tmp_path: Path) -> None:
+    second = threading.Event()
+
+    def start() -> None:
+        with haproxy.starting_alone(tmp_path):
+            second.set()
+
+    with haproxy.starting_alone(tmp_path):
+        thread = threading.Thread(target=start)
+        thread.start()
+        assert not second.wait(0.1)
+    assert second.wait(10)
+    thread.join()

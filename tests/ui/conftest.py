@@ -1,6 +1,8 @@
 """Stand-in endpoints: a real HTTP server whose answers have the wire's shape.  They are the page's neighbour."""
 
+import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,17 +19,20 @@ class Endpoints:
     """Answers by the book unless a route is told in `trouble` to misbehave; remembers what it was sent."""
 
     def __init__(self) -> None:
-        self.trouble: dict[str, str] = {}
-        self.sent: list[dict] = []
-        self.headers: list[dict[str, str]] = []
-        self.token_s = 0.02
-        self.tokens = STORY
-        self.streamed = 0
+        self.behave()
         app = FastAPI()
         app.add_api_route("/{route}/healthz", self._health, methods=["GET"])
         app.add_api_route("/{route}", self._answer, methods=["POST"])
         self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
+
+    def behave(self) -> None:
+        """Forget everything."""
+        self.trouble: dict[str, str] = {}
+        self.answers: dict[str, object] = {}
+        self.sent: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.tokens, self.token_s, self.streamed = STORY, 0.02, 0
 
     def start(self) -> None:
         self.thread.start()
@@ -38,6 +43,13 @@ class Endpoints:
     def stop(self) -> None:
         self.server.should_exit = True
         self.thread.join(5)
+
+    def wait_until_quiet(self) -> None:
+        """Until a stream that nobody reads has stopped."""
+        before = -1
+        while self.streamed != before:
+            before = self.streamed
+            time.sleep(10 * self.token_s)
 
     def _health(self, route: str) -> Response:
         if self.trouble.get(f"/{route}") == "absent":
@@ -53,7 +65,7 @@ class Endpoints:
         is_json = request.headers.get("content-type") == "application/json"
         self.sent.append(json.loads(content) if is_json else {"bytes": content})
         self.headers.append(dict(request.headers))
-        refusal = self._misbehave(route)
+        refusal = await self._misbehave(route)
         if refusal is not None:
             return refusal
         if route == "caption" and not content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")):
@@ -61,9 +73,11 @@ class Endpoints:
             return JSONResponse({"error": error, "error_type": "validation"}, 415, self._names(route))
         if route == "generate":
             return StreamingResponse(self._stream(), media_type="text/event-stream", headers=self._names(route))
-        return JSONResponse(self._answers(route), headers=self._names(route))
+        return JSONResponse(self._by_the_book(route), headers=self._names(route))
 
-    def _answers(self, route: str) -> object:
+    def _by_the_book(self, route: str) -> object:
+        if f"/{route}" in self.answers:
+            return self.answers[f"/{route}"]
         inputs = self.sent[-1].get("inputs")
         if route == "qa":
             word = "red" if "red" in inputs["context"] else inputs["context"].split()[-2]
@@ -74,7 +88,7 @@ class Endpoints:
             return [{"translation_text": "Es gibt einen großen roten Kreis über einem kleinen gelben Quadrat."}]
         return [{"generated_text": "a large red circle above a small yellow square"}]
 
-    def _misbehave(self, route: str) -> Response | None:
+    async def _misbehave(self, route: str) -> Response | None:
         match self.trouble.get(f"/{route}"):
             case None | "cut" | "midway":
                 return None
@@ -83,7 +97,7 @@ class Endpoints:
             case "garbage":
                 return Response("<html>hello</html>", media_type="text/html")
             case "slow":
-                time.sleep(1.5)
+                await asyncio.sleep(1.5)
                 return None
             case status:
                 body = {"error": f"{route} says {status}", "error_type": "validation"}
@@ -108,9 +122,23 @@ def _event(index: int, text: str, whole: str | None) -> str:
     return f"data: {json.dumps({'index': index, 'token': token, 'generated_text': whole, 'details': None})}\n\n"
 
 
-@pytest.fixture
-def endpoints() -> Iterator[Endpoints]:
+@pytest.fixture(scope="session")
+def stand_in() -> Iterator[Endpoints]:
     running = Endpoints()
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def endpoints(stand_in: Endpoints) -> Endpoints:
+    stand_in.behave()
+    return stand_in
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port that nobody listens on; held, so that nobody starts to."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

@@ -1,0 +1,49 @@
+"""How a run is asked to end: by Ctrl-C in the driver, by a flag in a worker.
+
+It does not know what ends.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+POLL_S = 0.5
+
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that work can end well; the second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handler(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def flag(ask: Callable[[], bool]) -> Iterator[threading.Event]:
+    """An event that is set once `ask()` says yes; asked in a thread of its own."""
+    event, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(POLL_S) and not event.is_set():
+            if ask():
+                event.set()
+
+    threading.Thread(target=watch, daemon=True, name="stop-flag").start()
+    try:
+        yield event
+    finally:
+        ended.set()
