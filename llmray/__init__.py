@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmray.verbs import demo, evaluate, prepare, serve, submit, train, tune, ui
+    from llmray.showcase import demo
+    from llmray.verbs import evaluate, prepare, serve, submit, train, tune, ui
 
 __all__ = ["demo", "evaluate", "prepare", "serve", "submit", "train", "tune", "ui"]
 __version__ = "0.1.0"
@@ -15,7 +16,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("llmray.verbs"), name)
+        return getattr(import_module("llmray.showcase" if name == "demo" else "llmray.verbs"), name)
     raise AttributeError(f"module 'llmray' has no attribute {name!r}")
 
 

@@ -19,6 +19,7 @@ from llmray import __version__, verbs
 from llmray.job.errors import JobError, LlmrayError
 from llmray.job.manual import markdown
 from llmray.job.results import DemoResult, ModelsResult, ServeResult
+from llmray.showcase import demo
 
 EXIT_CODES = (
     "exit codes: 0 done; 1 the work failed; 2 job file or arguments wrong; 3 a threshold was missed; 130 interrupted"
@@ -105,7 +106,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
             if not args.check:
                 _wait()
 
-        verbs.demo(args.output, *args.override, until=stay)
+        demo(args.output, *args.override, until=stay)
 
     parser.add_argument("override", nargs="*", metavar="serve.key=value", help="e.g. serve.port=9000")
     parser.add_argument("--check", action="store_true", help="query every endpoint once, judge the figures, and leave")

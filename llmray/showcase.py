@@ -4,7 +4,7 @@ It does not know how any verb works; what it shows is what a user's own jobs wou
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llmray import verbs
@@ -34,7 +34,7 @@ def _corpus(rows: int, held_out: int = 400) -> dict[str, Any]:
 def _jobs(output: str) -> dict[str, Job]:
     """The job of every training, as a user would write it; small enough for two CPU cores."""
     two = {"workers": 2}
-    qa_train = {"steps": 300, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30}
+    qa_train = {"steps": 350, "batch_size": 64, "learning_rate": 1e-3, "warmup_steps": 30}
     qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(30_000), "scale": two}
     encoder = place.join(output, "encoder", "model")
     trees: dict[str, dict[str, Any]] = {
@@ -42,14 +42,14 @@ def _jobs(output: str) -> dict[str, Job]:
             "task": {"name": "causal_lm", "seq_len": 64},
             "model": {"from": "new:gpt2-tiny"},
             "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 600, "sample_rows": 2000}},
-            "train": {"steps": 300, "batch_size": 64, "learning_rate": 3e-3, "warmup_steps": 30},
+            "train": {"steps": 120, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 20},
             "scale": two,
         },
         "encoder": {
             "task": {"name": "masked_lm", "seq_len": 64},
-            "model": {"from": "new:bert-tiny", "tokenizer": place.join(output, "writer", "model")},
+            "model": {"from": "new:modernbert-tiny", "tokenizer": place.join(output, "writer", "model")},
             "data": _corpus(30_000),
-            "train": {"steps": 400, "batch_size": 64, "learning_rate": 3e-3, "warmup_steps": 30},
+            "train": {"steps": 350, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
             "scale": two,
         },
         "sweep": qa
@@ -66,21 +66,21 @@ def _jobs(output: str) -> dict[str, Job]:
         "qa": qa | {"model": {"from": encoder}, "train": qa_train},
         "qa-scratch": qa
         | {
-            "model": {"from": "new:bert-tiny", "tokenizer": encoder},
+            "model": {"from": "new:modernbert-tiny", "tokenizer": encoder},
             "train": qa_train,
         },
         "translator": {
             "task": {"name": "translation", "max_source_tokens": 64, "max_target_tokens": 80},
             "model": {"from": "new:marian-tiny"},
             "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
-            "train": {"steps": 400, "batch_size": 64, "learning_rate": 3e-3, "warmup_steps": 40},
+            "train": {"steps": 250, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
             "scale": two,
         },
         "captioner": {
             "task": {"name": "captioning", "max_tokens": 40},
             "model": {"from": "new:vit-gpt2-tiny"},
             "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
-            "train": {"steps": 500, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 50},
+            "train": {"steps": 400, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": two,
         },
     }
@@ -88,16 +88,19 @@ def _jobs(output: str) -> dict[str, Job]:
 
 
 def demo(
-    output: str, overrides: Sequence[str], progress: Progress, until: Callable[[DemoResult], None] | None
+    output: str = "runs/demo",
+    *overrides: str,
+    progress: Progress | None = None,
+    until: Callable[[DemoResult], None] | None = None,
 ) -> DemoResult:
-    """Run the road from corpus to page and judge the figures.
+    """The whole life of a model on one machine; the page stays up as long as `until(result)` runs.
 
     Raises `LlmrayError` naming every goal that was missed, after `until(result)` has run.
     """
     from cluster.session import session
     from serve.deploy import prepare_environment
 
-    began = time.monotonic()
+    began, progress = time.monotonic(), progress or Progress()
     jobs = _jobs(output)
     served = load({"output": output, "serve": {"endpoints": _endpoints(jobs), "if_port_taken": "next"}}, overrides)
     served = served.model_copy(update={"serve": prepare_environment(served.serve)})
@@ -158,14 +161,13 @@ def _show(
 ) -> DemoResult:
     """Ask every endpoint once over HTTP, open the page, and stay up as long as the caller wants."""
     from ui.app import launch
-    from ui.client import Client
 
     page, close = launch(live.url)
     try:
         result = DemoResult(
             metrics={name: _headline(report) for name, report in reports.items()},
             urls={end.route: end.url for end in live.endpoints} | {"page": page},
-            answers=_ask(Client(live.url)),
+            answers=_ask(live.url),
             seconds=time.monotonic() - began,
         )
         if until:
@@ -175,10 +177,12 @@ def _show(
     return result
 
 
-def _ask(client: Client) -> dict[str, str]:
+def _ask(url: str) -> dict[str, str]:
     """One question to each endpoint, about a scene that no model has seen."""
     from llmray.corpus import shapes
+    from ui.client import Client
 
+    client = Client(url)
     scene = shapes.scene(0, "eval", 0)
     question = shapes.one_question(scene)
     return {

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 from llmray.job.errors import JobError, ThresholdError
 from llmray.job.load import load, require
 from llmray.job.results import (
-    DemoResult,
     EvaluateResult,
     JobsResult,
     ModelsResult,
@@ -139,7 +138,7 @@ def serve(
     from llmray.model.registry import nearest
     from serve.deploy import deploy, prepare_environment, shutdown
 
-    settled = prepare_environment(judged.serve)
+    settled = prepare_environment(judged.serve, joins=judged.scale.address is not None)
     with _session(judged):
         result = deploy(settled, nearest(judged.output), progress or Progress())
         try:
@@ -216,15 +215,3 @@ def jobs_stop(address: str, job_id: str) -> None:
 def schema() -> dict[str, Any]:
     """JSON schema of the job file, for editors."""
     return Job.model_json_schema()
-
-
-def demo(
-    output: str = "runs/demo",
-    *overrides: str,
-    progress: Progress | None = None,
-    until: Callable[[DemoResult], None] | None = None,
-) -> DemoResult:
-    """The whole life of a model on one machine; stays up as long as `until(result)` runs."""
-    from llmray.showcase import demo as run
-
-    return run(output, overrides, progress or Progress(), until)

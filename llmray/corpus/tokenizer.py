@@ -26,9 +26,8 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     )
     bpe.train_from_iterator(texts, trainer)
     places = [(token, bpe.token_to_id(token)) for token in ("<s>", "</s>")]
-    bpe.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=places
-    )
+    framed = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=places)
+    bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), framed])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
         mask_token="<mask>", cls_token="<s>", sep_token="</s>", model_input_names=["input_ids", "attention_mask"],

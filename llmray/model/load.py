@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
@@ -88,7 +89,10 @@ def build(model: Model, task: Task, registry_root: str | None = None) -> PreTrai
 
 def _fresh(auto: Any, config: Any) -> PreTrainedModel:
     if config.model_type == "vision-encoder-decoder":
-        return transformers.VisionEncoderDecoderModel(config=config)
+        model = transformers.VisionEncoderDecoderModel(config=config)
+        # As large as what a patch holds, so that from the first step on it matters where a patch is.
+        torch.nn.init.normal_(model.encoder.embeddings.position_embeddings, std=0.5)
+        return model
     return auto.from_config(config)
 
 

@@ -35,6 +35,11 @@ class Size:
     heads: int
     feed_forward: int
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of initial weights: 0.02 from 768 up, more for narrow models, which need it to learn."""
+        return max(0.02, 0.7 * self.width**-0.5 if self.width < 768 else 0.0)
+
 
 TINY, MINI, SMALL = Size(128, 2, 4, 512), Size(256, 4, 4, 1024), Size(512, 6, 8, 2048)
 BASE, MEDIUM, LARGE = Size(768, 12, 12, 3072), Size(1024, 24, 16, 4096), Size(1280, 36, 20, 5120)
@@ -63,6 +68,10 @@ PICTURE = {"tiny": (96, 32), "mini": (128, 16), "small": (224, 16), "base": (224
 """Side of the picture and of a patch, in pixels, by size."""
 
 
+WHITE = [1.0] * 3
+"""Pixels are counted from white, so that an empty ground is 0 and does not drown what is drawn on it."""
+
+
 def names(task_name: str | None = None) -> list[str]:
     """Every preset, or those that fit a task."""
     families = FAMILIES_OF[task_name] if task_name else tuple(PRESETS)
@@ -80,7 +89,7 @@ def new_config(
 def image_processor(preset: str) -> ViTImageProcessor:
     """The image processor that goes with a `vit-gpt2` preset."""
     side, _ = PICTURE[preset.rsplit("-", 1)[1]]
-    return ViTImageProcessor(size={"height": side, "width": side})
+    return ViTImageProcessor(size={"height": side, "width": side}, image_mean=WHITE, image_std=[2.0] * 3)
 
 
 def _split(preset: str, task_name: str) -> tuple[str, str]:
@@ -106,7 +115,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 def _gpt2(size: Size, _: str, ids: dict[str, Any], positions: int) -> GPT2Config:
     return GPT2Config(
         n_embd=size.width, n_layer=size.layers, n_head=size.heads, n_inner=size.feed_forward, n_positions=positions,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **ids,
+        initializer_range=size.spread, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **ids,
     )  # fmt: skip
 
 
@@ -114,7 +123,8 @@ def _llama(size: Size, _: str, ids: dict[str, Any], positions: int) -> LlamaConf
     return LlamaConfig(
         hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads,
         num_key_value_heads=max(1, size.heads // 4), intermediate_size=size.feed_forward,
-        max_position_embeddings=positions, tie_word_embeddings=size.width < 2048, **ids,
+        max_position_embeddings=positions, tie_word_embeddings=size.width < 2048,
+        initializer_range=size.spread, **ids,
     )  # fmt: skip
 
 
@@ -122,6 +132,7 @@ def _encoder(size: Size, ids: dict[str, Any], positions: int) -> dict[str, Any]:
     return {
         "hidden_size": size.width, "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
         "intermediate_size": size.feed_forward, "max_position_embeddings": positions, "hidden_dropout_prob": 0.0,
+        "initializer_range": size.spread,
         "attention_probs_dropout_prob": 0.0,
     } | ids  # fmt: skip
 
@@ -139,7 +150,8 @@ def _modernbert(size: Size, _: str, ids: dict[str, Any], positions: int) -> Mode
     return ModernBertConfig(
         hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads,
         intermediate_size=size.feed_forward, max_position_embeddings=positions, cls_token_id=ids["bos_token_id"],
-        sep_token_id=ids["eos_token_id"], **ids,
+        sep_token_id=ids["eos_token_id"],
+        initializer_range=size.spread, **ids,
     )  # fmt: skip
 
 
@@ -165,7 +177,7 @@ def _vit_gpt2(size: Size, name: str, ids: dict[str, Any], positions: int) -> Vis
     encoder = ViTConfig(
         hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads,
         intermediate_size=size.feed_forward, image_size=side, patch_size=patch, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0, initializer_range=size.spread,
     )  # fmt: skip
     decoder = _gpt2(size, name, ids, positions)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)

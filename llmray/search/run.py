@@ -132,7 +132,9 @@ def _run(job: Job, sweep: Sweep, watch: Watch) -> None:
     one = scale.workers == 1
     trainable = ray_tune.with_resources(
         Trial if one else spread_trial,
-        resources(scale.model_copy(update={"workers": job.tune.concurrent})) if one else {"CPU": 0},
+        resources(scale.model_copy(update={"workers": job.tune.concurrent}))
+        if one
+        else {"CPU": 0.01},  # its workers bring their own
     )
     with tempfile.TemporaryDirectory(prefix="llmray-tune-") as scratch, interrupts() as asked:
         tuner = ray_tune.Tuner(

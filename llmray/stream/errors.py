@@ -23,7 +23,7 @@ def surfaced() -> Iterator[None]:
 def ours_within(error: BaseException | None) -> LlmrayError | None:
     """The first error of ours among an error's causes."""
     while error is not None:
-        if isinstance(error, LlmrayError):
-            return error.cause if isinstance(getattr(error, "cause", None), LlmrayError) else error
+        if isinstance(error, LlmrayError) and not hasattr(error, "cause"):  # Ray's wrapper is of our class too
+            return error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return None

@@ -161,9 +161,8 @@ def _written(output: str) -> list[dict[str, Any]]:
     found = []
     for path in place.expand(place.join(output, "blocks"), [".parquet"]):
         with place.open_file(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            table = pq.read_table(file)
+            body = file.read()
+        table, digest = pq.read_table(pa.BufferReader(body)), hashlib.sha256(body).hexdigest()
         tokens = sum(
             len(ids.values) for c in ("input_ids", "labels") if c in table.column_names for ids in table[c].chunks
         )

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from llmray.corpus.record import Columns, Picture, Record
 from llmray.corpus.shapes import stated, states_facts
-from llmray.job.errors import RequestError
+from llmray.job.errors import ModelError, RequestError
 from llmray.tasks.base import Answer, Request, Task, Tensors
 from llmray.tasks.generating import grouped
 from llmray.tasks.metrics import translation_scores
@@ -53,8 +53,15 @@ class Captioning(Task):
         return {"pixel_values": self._normalised(pictures), "labels": padded(features["labels"], -100)}
 
     @property
+    def _images(self) -> Any:
+        """The image processor; a model without one sees no pictures."""
+        if self.processor.image_processor is None:
+            raise ModelError("this model brings no image processor (preprocessor_config.json), so it sees no pictures")
+        return self.processor.image_processor
+
+    @property
     def _size(self) -> tuple[int, int]:
-        size = self.processor.image_processor.size
+        size = self._images.size
         return int(size["height"]), int(size["width"])
 
     def _pixels(self, image: bytes) -> np.ndarray:
@@ -62,7 +69,7 @@ class Captioning(Task):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                picture = Image.open(io.BytesIO(image))
+                picture: Image.Image = Image.open(io.BytesIO(image))
             if picture.width * picture.height > MAX_PIXELS:
                 raise RequestError(
                     f"the picture has {picture.width}×{picture.height} pixels; at most {MAX_PIXELS:,}", 413
@@ -74,13 +81,13 @@ class Captioning(Task):
             raise RequestError(f"not a picture that can be read (PNG, JPEG, GIF, WebP …): {error}", 415) from None
         height, width = self._size
         if picture.size != (width, height):
-            resample = Image.Resampling(int(self.processor.image_processor.resample))
+            resample = Image.Resampling(int(self._images.resample))
             picture = picture.resize((width, height), resample)
         return np.asarray(picture).transpose(2, 0, 1)
 
     def _normalised(self, pictures: np.ndarray) -> torch.Tensor:
         """Exactly what the image processor does after resizing: rescale, then mean and deviation of each channel."""
-        processor = self.processor.image_processor
+        processor = self._images
         scale = float(processor.rescale_factor)
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
         return (torch.from_numpy(pictures.copy()).float() * scale - mean) / std
