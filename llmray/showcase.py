@@ -33,23 +33,23 @@ def _corpus(rows: int, held_out: int = 400) -> dict[str, Any]:
 
 def _jobs(output: str) -> dict[str, Job]:
     """The job of every training, as a user would write it; small enough for two CPU cores."""
-    two = {"workers": 2}
-    qa_train = {"steps": 350, "batch_size": 64, "learning_rate": 1e-3, "warmup_steps": 30}
-    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(30_000), "scale": two}
+    two, here = {"workers": 2}, {"workers": 1, "max_failures": 0}
+    qa_train = {"steps": 320, "batch_size": 64, "learning_rate": 1e-3, "warmup_steps": 20}
+    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(30_000), "scale": here}
     encoder = place.join(output, "encoder", "model")
     trees: dict[str, dict[str, Any]] = {
         "writer": {
             "task": {"name": "causal_lm", "seq_len": 64},
             "model": {"from": "new:gpt2-tiny"},
             "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 600, "sample_rows": 2000}},
-            "train": {"steps": 120, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 20},
+            "train": {"steps": 100, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 20},
             "scale": two,
         },
         "encoder": {
             "task": {"name": "masked_lm", "seq_len": 64},
             "model": {"from": "new:modernbert-tiny", "tokenizer": place.join(output, "writer", "model")},
             "data": _corpus(30_000),
-            "train": {"steps": 350, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
+            "train": {"steps": 300, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
             "scale": two,
         },
         "sweep": qa
@@ -58,7 +58,7 @@ def _jobs(output: str) -> dict[str, Job]:
             "train": qa_train | {"steps": 60, "eval_every": 20, "warmup_steps": 10},
             "scale": {"workers": 1},
             "tune": {
-                "space": {"train.learning_rate": [5e-4, 1e-3, 2e-3, 4e-3], "train.batch_size": [32, 64]},
+                "space": {"train.learning_rate": [3e-4, 6e-4, 1e-3], "train.batch_size": [64, 80]},
                 "trials": 4,
                 "grace_steps": 20,
             },
@@ -73,14 +73,14 @@ def _jobs(output: str) -> dict[str, Job]:
             "task": {"name": "translation", "max_source_tokens": 64, "max_target_tokens": 80},
             "model": {"from": "new:marian-tiny"},
             "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
-            "train": {"steps": 250, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
+            "train": {"steps": 260, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
             "scale": two,
         },
         "captioner": {
             "task": {"name": "captioning", "max_tokens": 40},
             "model": {"from": "new:vit-gpt2-tiny"},
             "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
-            "train": {"steps": 400, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
+            "train": {"steps": 320, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": two,
         },
     }

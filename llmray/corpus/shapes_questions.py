@@ -22,7 +22,7 @@ _SIZE = Style(("How big is the {x}?", "What size is the {x}?"), "The {x} is {ans
 _SHAPE = Style(("Which shape is {x}?", "What shape is the {x} one?"), "The {x} shape is a {answer}.")
 _WHERE = Style(("Where is the {x}?", "Where can you see the {x}?"), "The {x} is {answer}.")
 _WHAT = Style(("What is {x}?", "What can you see {x}?"), "The {answer} is {x}.")
-_STYLES = (_COLOUR, _SIZE, _SHAPE, _WHERE, _WHAT)
+_STYLES = (_COLOUR, _SIZE, _WHERE, _WHAT)
 
 
 class Ask(NamedTuple):

@@ -118,7 +118,7 @@ class Source(Section):
 
 
 def _sources(value: Any) -> Any:
-    return [{"path": v} if isinstance(v, str) else v for v in (value if isinstance(value, list) else [value])]
+    return [{"path": v} if isinstance(v, str) else v for v in (value if isinstance(value, (list, tuple)) else [value])]
 
 
 Sources = Annotated[

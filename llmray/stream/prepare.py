@@ -8,12 +8,10 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -21,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from llmray.corpus import tokenizer as bpe
 from llmray.corpus.record import Record
-from llmray.corpus.source import Shard, read, shards
-from llmray.job.errors import StoreError
+from llmray.corpus.source import shards
+from llmray.job.errors import DataError, StoreError
 from llmray.job.load import dump
 from llmray.job.results import PrepareResult
 from llmray.job.schema import Job, Source, Tokenizer
@@ -30,6 +28,7 @@ from llmray.model.load import processor
 from llmray.store import place
 from llmray.store.journal import Progress
 from llmray.stream.errors import surfaced
+from llmray.stream.steps import Encode, Read, Shuffle
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Processor, Task
 
@@ -37,31 +36,6 @@ ENCODE_ROWS = 1000
 """Records that a task encodes at once; language models pack within them."""
 
 MANIFEST = "manifest.json"
-
-ANSWERS = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
-TYPES = {"answers": ANSWERS, "image": pa.binary(), "captions": pa.list_(pa.string())}
-
-
-class _Read:
-    """Shard numbers → records, as Ray Data wants it: a generator of blocks."""
-
-    def __init__(self, work: Sequence[Shard], record: type[Record]) -> None:
-        self.work, self.record = work, record
-        self.schema = pa.schema([(f.name, TYPES.get(f.name, pa.string())) for f in fields(record)])
-
-    def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
-        for number in batch["id"]:
-            for columns in read(self.work[int(number)], self.record):
-                yield pa.table(columns, schema=self.schema)
-
-
-class _Encode:
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        features = self.task.encode(batch.to_pydict())
-        return pa.table({name: pa.array(values) for name, values in features.items()})
 
 
 def dataset(sources: Sequence[Source], record: type[Record], shuffle_rows: int = 0, seed: int = 0) -> ray.data.Dataset:
@@ -71,24 +45,26 @@ def dataset(sources: Sequence[Source], record: type[Record], shuffle_rows: int =
     """
     work = [shard for source in sources for shard in shards(source)]
     numbers = ray.data.range(len(work), override_num_blocks=len(work))
-    rows = numbers.map_batches(_Read(work, record), batch_size=None)
-    return rows.map_batches(_Shuffle(seed), batch_size=shuffle_rows, batch_format="pyarrow") if shuffle_rows else rows
-
-
-class _Shuffle:
-    """Each batch in an order that follows from the seed and what is in it."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        order = np.random.default_rng([self.seed, batch.num_rows]).permutation(batch.num_rows)
-        return batch.take(pa.array(order))
+    rows = numbers.map_batches(Read(work, record), batch_size=None)
+    return rows.map_batches(Shuffle(seed), batch_size=shuffle_rows, batch_format="pyarrow") if shuffle_rows else rows
 
 
 def encoded(rows: ray.data.Dataset, task: Task) -> ray.data.Dataset:
     """Features of the task, ready for `stream.batches`."""
-    return rows.map_batches(_Encode(task), batch_size=ENCODE_ROWS, batch_format="pyarrow")
+    return rows.map_batches(Encode(task), batch_size=ENCODE_ROWS, batch_format="pyarrow")
+
+
+def features(sources: Sequence[Source], task: Task, shuffle_rows: int = 0, seed: int = 0) -> ray.data.Dataset:
+    """Features of sources: encoded as they stream, or as `prepare` stored them."""
+    stores = [source.path for source in sources if place.exists(place.join(source.path, MANIFEST))]
+    if not stores:
+        return encoded(dataset(sources, task.record, shuffle_rows, seed), task)
+    if len(sources) > 1:
+        raise DataError(f"{stores[0]}: a prepared store stands alone; prepare the other sources into it")
+    made_for = json.loads(place.read_text(place.join(stores[0], MANIFEST)))["job"]["task"]
+    if made_for != task.options.model_dump(mode="json"):
+        raise DataError(f"{stores[0]}: was prepared for the task {made_for}; this job's is {task.options.model_dump()}")
+    return ray.data.read_parquet(place.expand(place.join(stores[0], "blocks"), [".parquet"]))
 
 
 def train_tokenizer(sources: Sequence[Source], record: type[Record], wanted: Tokenizer) -> PreTrainedTokenizerFast:

@@ -17,7 +17,7 @@ from llmray.job.schema import Job, Model, Train
 from llmray.model.load import Loading, processor, resolve
 from llmray.model.registry import nearest
 from llmray.store import place
-from llmray.stream.prepare import dataset, encoded, train_tokenizer
+from llmray.stream.prepare import MANIFEST, features, train_tokenizer
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Task
 from llmray.training.attempt import Work
@@ -42,9 +42,9 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
 def encoded_sources(job: Job, task: Task) -> dict[str, Any]:
     """The sources of `data` as encoded datasets, ready to stream."""
     seed, shuffled = job.train.seed, job.data.shuffle_rows
-    datasets = {"train": encoded(dataset(job.data.train, task.record, shuffle_rows=shuffled, seed=seed), task)}
+    datasets = {"train": features(job.data.train, task, shuffled, seed)}
     if job.data.eval:
-        datasets["eval"] = encoded(dataset(job.data.eval, task.record), task)
+        datasets["eval"] = features(job.data.eval, task)
     return datasets
 
 
@@ -111,10 +111,11 @@ def require_one_batch(job: Job, task: Task) -> None:
     """
     rows = 0
     for source in job.data.train:
+        if place.exists(place.join(source.path, MANIFEST)):
+            return  # prepared: judged when it was written
         for shard in shards(source):
             for columns in read(shard, task.record, job.train.batch_size):
-                features = task.encode(columns)
-                rows += len(next(iter(features.values())))
+                rows += len(next(iter(task.encode(columns).values())))
                 if rows >= job.train.batch_size:
                     return
     raise DataError(

@@ -85,7 +85,7 @@ def test_the_splits_have_the_same_makeup_in_colours_shapes_and_arrangements(trai
     [
         (Document, "6907af4c726d9b93"),
         (Pair, "c2913b011213ba24"),
-        (Question, "4ba77abcd17afa2f"),
+        (Question, "e623374e3a4c9888"),
         (Picture, "780064b56d46d0e1"),
         (Example, "d76328d7bdbf1b98"),
     ],

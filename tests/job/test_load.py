@@ -147,3 +147,8 @@ def test_dump_reads_back_equal(job_file):
 def test_require_names_the_missing_key():
     with pytest.raises(JobError, match=r"model\.from: this verb needs it"):
         require(load({"task": "qa"}), "task", "model.from")
+
+
+def test_a_judged_job_can_be_overridden_again():
+    job = load({"task": "qa", "data": {"train": "a.jsonl"}, "tune": {"space": {"train.batch_size": [8]}}})
+    assert load(job, ["train.steps=3"]).data == job.data
