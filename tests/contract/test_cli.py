@@ -1,0 +1,65 @@
+"""The command line keeps its promises: exit codes, where output goes, and a help that answers at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llmray.job.load import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def llmray(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "llmray", *words], capture_output=True, text=True, timeout=timeout)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys\nfrom llmray.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    heavy = "print([m for m in ('ray', 'torch', 'transformers', 'gradio', 'pyarrow', 'datasets') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code + heavy], capture_output=True, text=True, check=True)
+    assert out.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["train", "no.yaml"], "no.yaml: no such job file"),
+        (["train", "task=qa"], "model.from: this verb needs it"),
+        (["train", "task=qa", "model.from=new:bert-tiny"], "data.train: this verb needs it"),
+        (["train", "trian.steps=3"], "did you mean 'train'?"),
+        (["tune", "task=qa", "model.from=a", "data.train=b"], "tune: this verb needs it"),
+        (["train", "a.yaml", "b.yaml"], "one job file at a time"),
+        (["nosuch"], "invalid choice"),
+    ],
+)
+def test_wrong_arguments_exit_2_and_start_nothing(words, complaint):
+    done = llmray(*words)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stdout == ""
+
+
+def test_schema_is_json_schema_and_the_manual_is_true():
+    assert json.loads(llmray("schema").stdout)["properties"]["train"]
+    assert llmray("schema", "--markdown").stdout == (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_a_job(path):
+    assert load(path).output
+    assert yaml.safe_load(path.read_text())
+
+
+def test_models_list_is_empty_json(tmp_path):
+    done = llmray("models", "list", "--output", str(tmp_path), "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"versions": []})
+
+
+def test_work_that_fails_exits_1(tmp_path):
+    done = llmray("models", "register", "qa", str(tmp_path), "--output", str(tmp_path))
+    assert done.returncode == 1
+    assert "no model to register there" in done.stderr

@@ -1,0 +1,101 @@
+"""The same verb on a separate Ray cluster, through Ray Jobs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import jobs
+from llmray.job.errors import ClusterError
+from llmray.job.load import load
+
+
+def free_ports(count: int) -> list[int]:
+    import socket
+
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A head node of its own, started as a user would, that ends with its process group."""
+    gcs, dashboard, client = free_ports(3)
+    folder = tmp_path_factory.mktemp("head")
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=4", f"--port={gcs}",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        "--disable-usage-stats",
+    ]  # fmt: skip
+    # Workers start `python`: the one of this environment.
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    with (folder / "log").open("w") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        wait_for(address, head, folder / "log")
+        yield address
+    finally:
+        head.terminate()
+        try:
+            head.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, 9)
+
+
+def wait_for(address: str, head: subprocess.Popen, log: Path) -> None:
+    import time
+
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert head.poll() is None, log.read_text()
+        try:
+            jobs.list_jobs(address)
+        except ClusterError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(log.read_text())
+
+
+@pytest.mark.slow
+def test_a_verb_runs_there_and_its_exit_code_comes_back(elsewhere, tmp_path):
+    lines: list[str] = []
+    job = load(
+        {"task": {"name": "causal_lm", "seq_len": 32}, "data": {"train": "builtin:shapes?rows=200"}},
+        [f"output={tmp_path}/s"],
+    )
+    identity, code = jobs.submit("prepare", job, elsewhere, on_line=lines.append)
+    assert code == 0, lines
+    assert (tmp_path / "s" / "manifest.json").exists()
+    assert any("uploading" in line for line in lines)
+    assert identity in [status.id for status in jobs.list_jobs(elsewhere).jobs]
+    told: list[str] = []
+    jobs.logs(elsewhere, identity, follow=False, on_line=told.append)
+    assert any('"rows"' in line for line in told)
+
+    bad = load(job, ["data.train=/no/such/file.jsonl", f"output={tmp_path}/t"])
+    _, code = jobs.submit("prepare", bad, elsewhere, on_line=lines.append)
+    assert code == 1
+    assert any("/no/such/file.jsonl" in line for line in lines)
+
+
+def test_a_job_is_stopped(elsewhere, tmp_path):
+    job = load({"task": "causal_lm", "data": {"train": "builtin:shapes?rows=50000000"}}, [f"output={tmp_path}"])
+    identity, _ = jobs.submit("prepare", job, elsewhere, follow=False, on_line=lambda _: None)
+    jobs.stop(elsewhere, identity)
+    assert {s.id: s.status for s in jobs.list_jobs(elsewhere).jobs}[identity] == "STOPPED"
+
+
+def test_unknown_jobs_and_addresses_are_named(elsewhere):
+    with pytest.raises(ClusterError, match="no job 'nosuch'"):
+        jobs.stop(elsewhere, "nosuch")
+    with pytest.raises(ClusterError, match="no Ray dashboard answers there"):
+        jobs.list_jobs("http://127.0.0.1:9")
