@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.data
 
 from llmray.job.errors import ClusterError
 from llmray.job.schema import Scale
@@ -32,6 +33,7 @@ def session(scale: Scale) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
         return
     _join(scale.address) if scale.address else _start()
+    _quieten()
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
@@ -58,6 +60,14 @@ def _join(address: str) -> None:
             f"{address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); check that it runs"
             " (`ray status`), its address, and its token"
         ) from error
+
+
+def _quieten() -> None:
+    """Our own progress speaks; Ray Data's would drown it."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def _free_port() -> int:
