@@ -42,6 +42,7 @@ def session(scale: Scale) -> Iterator[str]:
 
 def _start() -> None:
     ray.init(
+        address="local",  # another Ray on this machine is not ours
         num_cpus=logical_cpus(),
         _node_ip_address=LOOPBACK,
         include_dashboard=True,  # Ray Train's state and ASHA's clean-up need it

@@ -21,6 +21,7 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     ray.init(
+        address="local",
         num_cpus=6,
         _node_ip_address="127.0.0.1",
         include_dashboard=True,

@@ -1,9 +1,10 @@
 """A byte-level BPE tokenizer, trained on any texts.  It does not know what they are for."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llmray.corpus.record import Columns, Document, Example, Pair, Picture, Question, Record
 
@@ -33,6 +34,11 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         mask_token="<mask>", cls_token="<s>", sep_token="</s>", model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of which token has which id."""
+    return hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def texts_of(columns: Columns, record: type[Record]) -> Iterator[str]:

@@ -1,85 +1,162 @@
 """Text as it is being generated.  It does not know who reads it."""
 
+import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 
 from llmray.job.errors import ModelError, RequestError
 from llmray.tasks.base import Request, Task
 from llmray.tasks.causal_lm import CausalLanguageModel
+from llmray.tasks.parameters import TextParameters
+
+POLL_S = 0.05
+"""Time between looks whether a reader who waits for the model is still there."""
 
 
-class _Cancelled(StoppingCriteria):
-    """Ends generation once nobody reads any more."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
-        return torch.full((input_ids.shape[0],), self.event.is_set(), dtype=torch.bool)  # type: ignore[return-value]
-
-
-def stream(task: Task, model: PreTrainedModel, request: Request) -> Iterator[str]:
+def stream(task: Task, model: PreTrainedModel, request: Request, lock: threading.Lock) -> Iterator[str]:
     """Pieces of text, whole characters only; closing the iterator ends the generation.
 
-    Raises `RequestError` at once when the request is wrong.
+    Together they are the text that `task.answer` gives.  Sampling takes `lock`, since it draws from torch's one
+    generator.  Raises `RequestError` at once when the request is wrong.
     """
     if not isinstance(task, CausalLanguageModel):
         raise RequestError(f"stream: {task.name} answers whole; only causal_lm streams")
     parameters, ids = task.prepare(model, request)
+    if (parameters.num_beams or 1) > 1:
+        raise RequestError(f"parameters.num_beams: {parameters.num_beams}; a stream has one beam")
     config = task.settings(model, parameters, len(ids))
-    return _pieces(task, model, ids, config, parameters)
+    return _generated(task, model, ids, config, parameters, lock)
 
 
-def _pieces(
-    task: CausalLanguageModel, model: PreTrainedModel, ids: list[int], config: Any, parameters: Any
+def _generated(
+    task: CausalLanguageModel,
+    model: PreTrainedModel,
+    ids: list[int],
+    config: GenerationConfig,
+    parameters: TextParameters,
+    lock: threading.Lock,
 ) -> Iterator[str]:
-    tokenizer = task.processor.tokenizer
-    streamer, cancelled = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True), _Cancelled()
-    failure: list[BaseException] = []
+    tokenizer, left = task.processor.tokenizer, threading.Event()
+    text = Pieces(tokenizer)
 
     def run() -> None:
         try:
-            with torch.inference_mode(), torch.random.fork_rng(enabled=parameters.seed is not None):
-                if parameters.seed is not None:
-                    torch.manual_seed(parameters.seed)
+            with _turn(lock, parameters, left) as read, torch.inference_mode():
+                if not read:
+                    return
+                prompt = torch.tensor([ids], device=model.device)
                 model.generate(
-                    torch.tensor([ids], device=model.device), generation_config=config, tokenizer=tokenizer,
-                    streamer=streamer, stopping_criteria=StoppingCriteriaList([cancelled]),
+                    prompt, attention_mask=torch.ones_like(prompt), generation_config=config, tokenizer=tokenizer,
+                    streamer=text, stopping_criteria=StoppingCriteriaList([_NobodyReads(left)]),
                 )  # fmt: skip
-        except BaseException as error:  # noqa: BLE001 — carried to the reader's thread, raised there
-            failure.append(error)
-            streamer.end()
+        except Exception as error:  # noqa: BLE001 — carried to the reader's thread, raised there
+            text.told.put(error)
 
     thread = threading.Thread(target=run, daemon=True, name="generate")
     thread.start()
     try:
         if parameters.return_full_text:
             yield tokenizer.decode(ids, skip_special_tokens=True)
-        yield from _until_stop(streamer, parameters.stop)
+        yield from until_stop(text, parameters.stop)
     finally:
-        cancelled.event.set()
+        left.set()
         thread.join()
-    if failure:
-        raise ModelError(f"generation failed: {failure[0]}") from failure[0]
 
 
-def _until_stop(pieces: Any, stops: tuple[str, ...]) -> Iterator[str]:
-    """Pieces up to and with the first stop string; what may be its beginning is held back."""
-    longest, told = max((len(stop) for stop in stops), default=1), ""
-    sent = 0
-    for piece in pieces:
-        told += piece
-        cuts = [told.index(stop) + len(stop) for stop in stops if stop in told]
-        if cuts:
-            yield told[sent : min(cuts)]
+@contextmanager
+def _turn(lock: threading.Lock, parameters: TextParameters, left: threading.Event) -> Iterator[bool]:
+    """Greedy text needs no turn; sampling waits for its own and seeds torch as asked.  False: the reader has gone."""
+    if not parameters.do_sample:
+        yield True
+        return
+    while not lock.acquire(timeout=POLL_S):
+        if left.is_set():
+            yield False
             return
-        safe = len(told) - (longest - 1)
-        if safe > sent:
-            yield told[sent:safe]
-            sent = safe
-    if told[sent:]:
-        yield told[sent:]
+    try:
+        with torch.random.fork_rng(enabled=parameters.seed is not None):
+            if parameters.seed is not None:
+                torch.manual_seed(parameters.seed)
+            yield True
+    finally:
+        lock.release()
+
+
+class _NobodyReads(StoppingCriteria):
+    """Ends generation once the reader has gone."""
+
+    def __init__(self, left: threading.Event) -> None:
+        self.left = left
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.left.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+class Pieces(BaseStreamer):
+    """Takes tokens from the thread that generates, gives text to the one that reads.
+
+    New text is what the latest tokens add to the text of those just before them, so that characters made of several
+    tokens come whole and a tokenizer that drops leading spaces drops only the first.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.told: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        self.ids: list[int] | None = None
+        self.known = 0
+        """How many of `ids` have been told as text."""
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.ids is None:  # the first that `generate` tells is the prompt
+            self.ids = []
+            return
+        self.ids += value.flatten().tolist()
+        if (new := self._new(self.ids)) and not new.endswith("�"):
+            self._tell(new)
+
+    def end(self) -> None:
+        if new := self._new(self.ids or []):
+            self._tell(new)
+        self.told.put(None)
+
+    def _new(self, ids: list[int]) -> str:
+        before, now = (self.tokenizer.decode(part, skip_special_tokens=True) for part in (ids[: self.known], ids))
+        return str(now)[len(before) :]
+
+    def _tell(self, new: str) -> None:
+        assert self.ids is not None
+        self.ids, self.known = self.ids[self.known :], len(self.ids) - self.known
+        self.told.put(new)
+
+    def __iter__(self) -> Iterator[str]:
+        while (piece := self.told.get()) is not None:
+            if isinstance(piece, Exception):
+                raise ModelError(f"generation failed: {type(piece).__name__}: {piece}") from piece
+            yield piece
+
+
+def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
+    """Pieces up to and with the first stop string; only what may be the beginning of one is held back."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        if cuts := [held.index(stop) + len(stop) for stop in stops if stop in held]:
+            yield held[: min(cuts)]
+            return
+        if safe := len(held) - _begun(held, stops):
+            yield held[:safe]
+            held = held[safe:]
+    if held:
+        yield held
+
+
+def _begun(text: str, stops: Sequence[str]) -> int:
+    """Length of the longest end of `text` that is the beginning of a stop string."""
+    lengths = (n for stop in stops for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n]))
+    return max(lengths, default=0)

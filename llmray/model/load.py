@@ -3,7 +3,6 @@
 It does not know how a model is trained or asked.  Weights are safetensors only: a pickle can run code.
 """
 
-import difflib
 import json
 import tempfile
 from pathlib import Path
@@ -12,18 +11,20 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers.utils import cached_file
 
-from llmray.job.errors import ModelError
+from llmray.job.errors import JobError, LlmrayError, ModelError
 from llmray.job.schema import Model
-from llmray.model import presets, registry
+from llmray.model import fit, presets, registry
+from llmray.model.hub import reach
 from llmray.store import place
 from llmray.tasks.base import Processor, Task
 
 NEW = "new:"
 REGISTRY = "registry:"
 CARD = "llmray.json"
-LENGTHS = ("seq_len", "max_length", "max_source_tokens", "max_target_tokens", "max_tokens")
+PICTURES = "preprocessor_config.json"
 
 
 def resolve(reference: str, registry_root: str | None = None) -> str:
@@ -31,14 +32,21 @@ def resolve(reference: str, registry_root: str | None = None) -> str:
 
     Raises `StoreError` for an unknown model, `ModelError` for a folder that does not exist.
     """
+    if not reference.strip():
+        raise ModelError("model.from: is empty; give a folder, a hub id, registry:NAME@alias or new:PRESET")
     if reference.startswith(REGISTRY):
         name, _, version = reference.removeprefix(REGISTRY).partition("@")
         reference = registry.find(registry_root or "registry", name, version or "champion").folder
     if reference.startswith(NEW) or _is_hub_id(reference):
         return reference
+    if place.is_local(reference):
+        reference = str(Path(reference.removeprefix("file://")).expanduser())
     if not place.exists(reference):
-        raise ModelError(f"{reference}: no such model folder{_near(reference)}")
-    return str(place.local_copy(reference))
+        raise ModelError(f"{reference}: no such model folder{fit.near(reference)}")
+    folder = place.local_copy(reference)
+    if folder.is_file():
+        raise ModelError(f"{reference}: is a file; a model is a folder in Hugging Face layout")
+    return str(folder)
 
 
 def _is_hub_id(reference: str) -> bool:
@@ -51,40 +59,63 @@ def _is_hub_id(reference: str) -> bool:
     )
 
 
-def _near(reference: str) -> str:
-    parent = Path(reference).parent
-    beside = [str(p) for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(reference, beside, 1, 0.4)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def processor(model: Model, registry_root: str | None = None) -> Processor:
-    """Tokenizer and, where the model sees pictures, image processor.  Raises `ModelError`."""
+    """Tokenizer and, where the model sees pictures, image processor.  Raises `ModelError`, `JobError`."""
     source = resolve(model.tokenizer or model.from_, registry_root)
-    with Loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
-    if model.from_.startswith(f"{NEW}vit"):
-        return Processor(tokenizer, presets.image_processor(model.from_.removeprefix(NEW)))
+    if source.startswith(NEW):
+        raise JobError(f"model.tokenizer: {model.from_} brings no tokenizer; give a folder or hub id that has one")
+    fit.require_tokenizer(source)
+    tokenizer = _loaded(AutoTokenizer, source, model, revision=None if model.tokenizer else model.revision)
     own = resolve(model.from_, registry_root)
-    if own.startswith(NEW) or not (Path(own) / "preprocessor_config.json").exists():
-        return Processor(tokenizer)
+    if own.startswith(NEW):
+        preset = own.removeprefix(NEW)
+        return Processor(tokenizer, presets.image_processor(preset) if preset.startswith("vit") else None)
+    access = reach(own, model.revision)
     with Loading(own):
-        return Processor(tokenizer, AutoImageProcessor.from_pretrained(own, use_fast=False))
+        pictures = cached_file(
+            own, PICTURES, revision=model.revision, _raise_exceptions_for_missing_entries=False, **access
+        )
+    if pictures is None:
+        return Processor(tokenizer)
+    return Processor(tokenizer, _loaded(AutoImageProcessor, own, model, revision=model.revision, backend="pil"))
 
 
-def build(model: Model, task: Task, registry_root: str | None = None) -> PreTrainedModel:
-    """Random weights for `new:` (from torch's seed), else the reference's weights under the task's head."""
+def _loaded(auto: Any, reference: str, model: Model, revision: str | None, **options: Any) -> Any:
+    access = reach(reference, revision)
+    with Loading(reference):
+        return auto.from_pretrained(
+            reference, revision=revision, trust_remote_code=model.trust_remote_code, **access, **options
+        )
+
+
+def build(
+    model: Model,
+    task: Task,
+    registry_root: str | None = None,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    finished: bool = False,
+) -> PreTrainedModel:
+    """Random weights for `new:` (from torch's seed), else the reference's weights under the task's head.
+
+    A head that the reference lacks is random too, unless the model must be `finished`.  Raises `ModelError`.
+    """
     auto: Any = getattr(transformers, task.auto_class)
     reference = resolve(model.from_, registry_root)
     if reference.startswith(NEW):
-        longest = max(getattr(task.options, key, 0) for key in LENGTHS)
+        longest = max(getattr(task.options, key, 0) for key in fit.LENGTHS)
         config = presets.new_config(reference.removeprefix(NEW), task.processor.tokenizer, task.name, longest)
         return _fresh(auto, config)
-    _require_safetensors(reference)
-    with Loading(reference):
-        return auto.from_pretrained(
-            reference, revision=model.revision, trust_remote_code=model.trust_remote_code, use_safetensors=True
-        )
+    fit.require_folder(reference)
+    config = _loaded(AutoConfig, reference, model, model.revision)
+    fit.require_task(reference, config, auto, task)
+    fit.require_size(reference, config, task)
+    built, info = _loaded(
+        auto, reference, model, model.revision, config=config, dtype=dtype, use_safetensors=True,
+        output_loading_info=True, ignore_mismatched_sizes=True,
+    )  # fmt: skip
+    fit.require_weights(reference, built, info, task, finished)
+    return built
 
 
 def _fresh(auto: Any, config: Any) -> PreTrainedModel:
@@ -96,20 +127,6 @@ def _fresh(auto: Any, config: Any) -> PreTrainedModel:
     return auto.from_config(config)
 
 
-def _require_safetensors(reference: str) -> None:
-    folder = Path(reference)
-    if not folder.is_dir():
-        return
-    if not (folder / "config.json").exists():
-        raise ModelError(f"{reference}: not a model folder: config.json is missing")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{reference}: no weights in safetensors"
-            + ("; pickled weights can run code and are refused: load them once in a place you trust and"
-               " `model.save_pretrained(folder)`" if any(folder.glob("*.bin")) else "")
-        )  # fmt: skip
-
-
 class Loading:
     """Translates what `transformers` raises on a folder or hub id that cannot be loaded; keeps it quiet meanwhile."""
 
@@ -117,31 +134,72 @@ class Loading:
         self.reference = reference
 
     def __enter__(self) -> None:
-        self.verbosity = transformers.logging.get_verbosity()
+        self.verbosity, self.bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         transformers.logging.set_verbosity(self.verbosity)
-        if isinstance(error, (OSError, ValueError, KeyError, RuntimeError, SafetensorError)):
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"{self.reference}: cannot be loaded: {first}") from error
+        if self.bars:
+            transformers.logging.enable_progress_bar()
+        if isinstance(error, Exception) and not isinstance(error, (LlmrayError, MemoryError)):
+            hint = "" if Path(self.reference).exists() else fit.near(self.reference)
+            raise ModelError(f"{self.reference}: cannot be loaded: {_reason(error)}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    """A foreign error's first line; its kind too where the line alone would say little."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, SafetensorError):
+        return f"its weights are damaged or cut short ({lines[0]}); copy or download the folder again"
+    if "contains custom code" in lines[0]:
+        return "it brings its own code, which runs only with model.trust_remote_code: true; read that code first"
+    return lines[0] if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {lines[0]}"
 
 
 def save(model: PreTrainedModel, task: Task, folder: str) -> None:
-    """Write weights (safetensors), config, tokenizer, image processor and the task's options to `folder`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch, "model")
-        transformers.logging.disable_progress_bar()
-        model.save_pretrained(target)
-        task.processor.tokenizer.save_pretrained(target)
+    """Write weights (safetensors), config, tokenizer, image processor and the task's options to `folder`.
+
+    A model that was there before is replaced whole; on local disks a reader sees the old one or the new one.
+    """
+    target = Path(folder.removeprefix("file://"))
+    beside = target.parent if place.is_local(folder) else None
+    if beside:
+        beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".model-") as scratch:
+        made = Path(scratch, "new")
+        _write(model, task, made)
+        if beside and (target / CARD).exists():
+            target.rename(Path(scratch, "old"))
+        if beside and not target.exists():
+            made.rename(target)
+        else:
+            place.upload(made, folder)
+
+
+def _write(model: PreTrainedModel, task: Task, folder: Path) -> None:
+    with Loading(str(folder)):
+        model.save_pretrained(folder)
+        task.processor.tokenizer.save_pretrained(folder)
         if task.processor.image_processor is not None:
-            task.processor.image_processor.save_pretrained(target)
-        (target / CARD).write_text(json.dumps({"task": task.options.model_dump(mode="json")}, indent=2))
-        place.upload(target, folder)
+            task.processor.image_processor.save_pretrained(folder)
+    (folder / CARD).write_text(json.dumps({"task": task.options.model_dump(mode="json")}, indent=2))
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes for the owner only; a server may be another user
 
 
 def card(folder: str) -> dict[str, Any]:
     """What `save` noted beside the weights: the task and its options; empty for other folders."""
-    path = Path(folder, CARD)
-    return json.loads(path.read_text()) if path.exists() else {}
+    return note(folder, CARD)
+
+
+def note(folder: str, name: str) -> dict[str, Any]:
+    """A JSON object in a model folder; empty when it is not there.  Raises `ModelError` for anything else."""
+    path = Path(folder, name)
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise ModelError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: should hold a JSON object, holds {type(found).__name__}")
+    return found

@@ -3,23 +3,35 @@
 It does not know who asks.  One bad request never spoils its batch.
 """
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
+import pydantic
 import torch
 from pydantic import TypeAdapter
 from transformers import PreTrainedModel
 
 from llmray.corpus.record import Columns
-from llmray.job.errors import ModelError
+from llmray.job.errors import LlmrayError, ModelError, RequestError
 from llmray.job.schema import Model, TaskOptions
 from llmray.model import load
 from llmray.model.generate import stream
 from llmray.tasks import make
-from llmray.tasks.base import Answer, Request, RequestError, Task
+from llmray.tasks.base import Answer, Request, Task
+
+MOST = 64
+"""Requests that go through the model in one pass; more are taken in several."""
+
+INPUTS: dict[str, dict[str, type]] = {
+    "causal_lm": {"text": str},
+    "masked_lm": {"text": str},
+    "qa": {"question": str, "context": str},
+    "translation": {"text": str},
+    "captioning": {"image": bytes},
+}
+"""What a request of each task brings."""
 
 
 class Predictor:
@@ -37,31 +49,72 @@ class Predictor:
     ) -> "Predictor":
         """From a folder, hub id or registry reference; options default to those the model was trained with.
 
-        Raises `ModelError` when the folder is no model, or was trained for another task.
+        Weights keep the precision they were saved in on a GPU, and are float32 on a CPU.  Raises `ModelError` when the
+        folder is no model, or was trained for another task.
         """
+        device = _device(device)
         folder = load.resolve(reference, registry_root)
         options = _options(folder, task_options)
         section = Model.model_validate({"from": folder})
         task = make(options, load.processor(section))
-        _require_head(folder, task)
-        model = load.build(section, task)
-        name, version = _identity(folder)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.float32 if device == "cpu" else "auto"
+        model = load.build(section, task, dtype=dtype, finished=True)
+        name, version = _identity(reference, folder, model)
         return cls(task, model, device, name=name, version=version)
 
     def predict(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
         """One answer, or its error, for each request, in their order."""
-        with self.lock, torch.inference_mode():
-            return self.task.answer(self.model, requests)
+        outcomes: list[Answer | RequestError | None] = [_complaint(self.task.name, request) for request in requests]
+        good = [i for i, complaint in enumerate(outcomes) if complaint is None]
+        for start in range(0, len(good), MOST):
+            places = good[start : start + MOST]
+            for place, outcome in zip(places, self._answers([requests[i] for i in places]), strict=True):
+                outcomes[place] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _answers(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
+        """Answers of one pass; when it fails, each request is asked alone, to find whose fault it was."""
+        try:
+            with self.lock, torch.inference_mode():
+                return self.task.answer(self.model, requests)
+        except LlmrayError:
+            raise
+        except Exception as error:  # noqa: BLE001 — the per-request guard: reported to the one it concerns
+            if len(requests) == 1:
+                return [RequestError(f"the model failed on this request: {type(error).__name__}: {error}", 500)]
+        return [outcome for request in requests for outcome in self._answers([request])]
 
     def measure(self, rows: Columns) -> list[dict[str, Any]]:
         """One measurement a held-out record."""
+        if not any(len(values) for values in rows.values()):
+            return []
         with self.lock, torch.inference_mode():
             return self.task.measure(self.model, rows)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Pieces of generated text as they come.  Raises `RequestError` before the first piece."""
-        return stream(self.task, self.model, request)
+        if complaint := _complaint(self.task.name, request):
+            raise complaint
+        return stream(self.task, self.model, request, self.lock)
+
+
+def _complaint(task_name: str, request: Request) -> RequestError | None:
+    """What is wrong with a request's inputs as such, whatever the model."""
+    for field, kind in INPUTS[task_name].items():
+        value = request.inputs.get(field)
+        if not isinstance(value, kind):
+            found = "is missing" if value is None else f"is {type(value).__name__}"
+            return RequestError(f"inputs.{field}: {found}; {task_name} needs {kind.__name__}")
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            return RequestError(f"inputs.{field}: is not valid Unicode: it holds half a surrogate pair")
+    return None
+
+
+def _device(wanted: str | None) -> str:
+    there = torch.cuda.is_available()
+    if wanted and wanted.startswith("cuda") and not there:
+        raise ModelError(f"device {wanted}: torch finds no GPU here; use cpu")
+    return wanted or ("cuda" if there else "cpu")
 
 
 def _options(folder: str, given: Any) -> Any:
@@ -73,24 +126,18 @@ def _options(folder: str, given: Any) -> Any:
             raise ModelError(f"{folder}: does not say which task it was trained for; name it as `task`")
         return given
     chosen = given.model_dump(exclude_unset=True) if given is not None else {}
-    return TypeAdapter(TaskOptions).validate_python(known | chosen)
+    try:
+        return TypeAdapter(TaskOptions).validate_python(known | chosen)
+    except pydantic.ValidationError as error:
+        problem = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+        raise ModelError(f"{folder}: its task's options, changed by {chosen}, do not fit together: {problem}") from None
 
 
-def _require_head(folder: str, task: Task) -> None:
-    """Refuse to answer with a head that was never trained."""
-    config = Path(folder, "config.json")
-    found = json.loads(config.read_text()).get("architectures") or [] if config.exists() else []
-    heads = {"qa": "QuestionAnswering", "masked_lm": "MaskedLM"}
-    head = heads.get(task.name)
-    if found and head and not any(head in name for name in found):
-        raise ModelError(f"{folder}: holds {', '.join(found)}, which cannot answer {task.name}; fine-tune it first")
-
-
-def _identity(folder: str) -> tuple[str, str]:
-    """Name and version: the registry's, else the run's folder and 0."""
-    path = Path(folder)
-    version = path / "version.json"
-    if version.exists():
-        known = json.loads(version.read_text())
-        return known["name"], str(known["version"])
-    return (path.parent.name if path.name == "model" else path.name), "0"
+def _identity(reference: str, folder: str, model: PreTrainedModel) -> tuple[str, str]:
+    """Name and version: the registry's; else the run's folder and 0; else the hub's name and commit."""
+    registered = load.note(folder, "version.json")
+    if registered:
+        return str(registered["name"]), str(registered["version"])
+    path = PurePosixPath(reference)
+    name = path.parent.name if path.name == "model" and path.parent.name else path.name
+    return name, str(getattr(model.config, "_commit_hash", None) or "0")[:12]

@@ -1,6 +1,7 @@
 """`new:FAMILY-SIZE` → a `transformers` config, made to measure for a tokenizer and a task.
 
-It does not build weights.  Sizes named like a published model have its shape.
+It does not build weights.  Sizes named like a published model have its shape.  There is no dropout: small models
+learn faster without it.
 """
 
 import difflib
@@ -20,7 +21,7 @@ from transformers import (
     T5Config,
     VisionEncoderDecoderConfig,
     ViTConfig,
-    ViTImageProcessor,
+    ViTImageProcessorPil,
 )
 
 from llmray.job.errors import JobError
@@ -51,7 +52,7 @@ PRESETS: dict[str, dict[str, Size]] = {
     "bert": SIZES | {"base": BASE, "large": MEDIUM},
     "roberta": SIZES | {"base": BASE, "large": MEDIUM},
     "modernbert": SIZES | {"base": Size(768, 22, 12, 1152), "large": Size(1024, 28, 16, 2624)},
-    "t5": {"tiny": TINY, "mini": MINI, "small": SMALL, "base": BASE},
+    "t5": SIZES | {"base": BASE, "large": MEDIUM},
     "marian": SIZES | {"base": Size(512, 6, 8, 2048)},
     "vit-gpt2": {"tiny": TINY, "mini": MINI, "small": SMALL, "base": BASE},
 }
@@ -63,6 +64,9 @@ FAMILIES_OF: dict[str, tuple[str, ...]] = {
     "translation": ("marian", "t5"),
     "captioning": ("vit-gpt2",),
 }
+
+POSITIONS = {"gpt2": 1024, "llama": 8192, "modernbert": 8192, "vit-gpt2": 1024}
+"""Fewest positions of the published sizes; 512 in families not named here."""
 
 PICTURE = {"tiny": (96, 32), "mini": (128, 16), "small": (224, 16), "base": (224, 16)}
 """Side of the picture and of a patch, in pixels, by size."""
@@ -83,13 +87,21 @@ def new_config(
 ) -> PretrainedConfig:
     """A config with the tokenizer's vocabulary and special ids.  Raises `JobError` listing what fits the task."""
     family, size = _split(preset, task_name)
-    return _MAKERS[family](PRESETS[family][size], size, _ids(tokenizer), max(positions, 128))
+    return _MAKERS[family](PRESETS[family][size], size, _ids(tokenizer), max(positions, _least(family, size)))
 
 
-def image_processor(preset: str) -> ViTImageProcessor:
-    """The image processor that goes with a `vit-gpt2` preset."""
+def _least(family: str, size: str) -> int:
+    """Positions that a preset has at least; an encoder's are enough for question answering after short blocks."""
+    if size not in SIZES:
+        return POSITIONS.get(family, 512)
+    return 512 if family in FAMILIES_OF["qa"] else 128
+
+
+def image_processor(preset: str) -> ViTImageProcessorPil:
+    """The image processor that goes with a `vit-gpt2` preset.  Raises `JobError`."""
+    _split(preset, "captioning")
     side, _ = PICTURE[preset.rsplit("-", 1)[1]]
-    return ViTImageProcessor(size={"height": side, "width": side}, image_mean=WHITE, image_std=[2.0] * 3)
+    return ViTImageProcessorPil(size={"height": side, "width": side}, image_mean=WHITE, image_std=[2.0] * 3)
 
 
 def _split(preset: str, task_name: str) -> tuple[str, str]:
@@ -108,6 +120,10 @@ def _split(preset: str, task_name: str) -> tuple[str, str]:
 def _ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    if end is None:
+        raise JobError(
+            "model.tokenizer: has neither an end token (eos) nor a separator (sep); a model could never stop"
+        )
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
     return {"vocab_size": len(tokenizer), "pad_token_id": pad, "bos_token_id": begin, "eos_token_id": end}
 
@@ -123,7 +139,7 @@ def _llama(size: Size, _: str, ids: dict[str, Any], positions: int) -> LlamaConf
     return LlamaConfig(
         hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads,
         num_key_value_heads=max(1, size.heads // 4), intermediate_size=size.feed_forward,
-        max_position_embeddings=positions, tie_word_embeddings=size.width < 2048,
+        max_position_embeddings=positions, tie_word_embeddings=size.width < 4096,
         initializer_range=size.spread, **ids,
     )  # fmt: skip
 
@@ -158,7 +174,7 @@ def _modernbert(size: Size, _: str, ids: dict[str, Any], positions: int) -> Mode
 def _t5(size: Size, _: str, ids: dict[str, Any], positions: int) -> T5Config:
     return T5Config(
         d_model=size.width, num_layers=size.layers, num_heads=size.heads, d_ff=size.feed_forward,
-        d_kv=size.width // size.heads, dropout_rate=0.0, feed_forward_proj="gated-gelu",
+        d_kv=size.width // size.heads, dropout_rate=0.0, feed_forward_proj="relu",
         decoder_start_token_id=ids["pad_token_id"], **ids,
     )  # fmt: skip
 

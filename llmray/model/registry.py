@@ -5,13 +5,20 @@ It does not know what a model does.  A version counts once its `version.json`, w
 
 import hashlib
 import json
+import re
+import shutil
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 from llmray.job.errors import StoreError
 from llmray.job.results import ModelVersion
 from llmray.store import place
 
 FOLDER = "registry"
+NOTE = "version.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NUMBER = re.compile(r"v?[0-9]+")
 
 
 def nearest(output: str) -> str:
@@ -29,19 +36,14 @@ def nearest(output: str) -> str:
 
 def register(root: str, name: str, folder: str, metrics: dict[str, float]) -> ModelVersion:
     """Copy a model folder in as the next version.  Raises `StoreError` when it is no model folder."""
+    _require_name("a model", name)
     source = place.local_copy(folder)
     weights = sorted(source.glob("*.safetensors")) if source.is_dir() else []
     if not weights or not (source / "config.json").exists():
         raise StoreError(f"{folder}: no model to register there (config.json and .safetensors are needed)")
-    note = source / "llmray.json"
-    task = json.loads(note.read_text())["task"]["name"] if note.exists() else "unknown"
-    digest = hashlib.sha256()
-    for path in weights:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    number = _next_number(root, name)
-    target = place.join(root, name, f"v{number}")
-    place.upload(source, target)
+    task, digest = _task(source), _sha256(weights)
+    number, target = _next(root, name)
+    _copy(source, target)
     made = ModelVersion(
         name=name,
         version=number,
@@ -49,16 +51,63 @@ def register(root: str, name: str, folder: str, metrics: dict[str, float]) -> Mo
         folder=target,
         metrics=metrics,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        sha256=digest.hexdigest(),
+        sha256=digest,
     )
-    place.write_text(place.join(target, "version.json"), made.model_dump_json(indent=2))
+    place.write_text(place.join(target, NOTE), made.model_dump_json(indent=2))
     return made
 
 
-def _next_number(root: str, name: str) -> int:
-    """One above the highest taken, unfinished ones included."""
-    taken = [int(v[1:]) for v in place.listdir(place.join(root, name)) if v.startswith("v") and v[1:].isdigit()]
-    return max(taken, default=0) + 1
+def _require_name(what: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise StoreError(f"{name!r}: {what}'s name is made of letters, digits, '.', '_' and '-'")
+
+
+def _task(source: Path) -> str:
+    note = source / "llmray.json"
+    try:
+        return str(json.loads(note.read_text())["task"]["name"]) if note.exists() else "unknown"
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{note}: does not say which task the model was trained for: {error!r}") from None
+
+
+def _sha256(weights: list[Path]) -> str:
+    """The file's own hash; for weights in several files the hash of their hashes, in order of name."""
+    hashes = []
+    for path in weights:
+        with path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256"))
+    return (
+        hashes[0].hexdigest() if len(hashes) == 1 else hashlib.sha256(b"".join(h.digest() for h in hashes)).hexdigest()
+    )
+
+
+def _next(root: str, name: str) -> tuple[int, str]:
+    """Number and folder of the next version: one above the highest taken, unfinished ones included.
+
+    On local disks the folder is made here, and whoever makes it has the number.
+    """
+    while True:
+        taken = [int(v[1:]) for v in place.listdir(place.join(root, name)) if v.startswith("v") and v[1:].isdigit()]
+        number = max(taken, default=0) + 1
+        target = place.join(root, name, f"v{number}")
+        if not place.is_local(target):
+            return number, target
+        try:
+            Path(target.removeprefix("file://")).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return number, target
+
+
+def _copy(source: Path, target: str) -> None:
+    """A model's files; the note of an earlier registration, and a registry inside the folder, are no part of them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        left_out = shutil.ignore_patterns(NOTE, FOLDER)
+        if place.is_local(target):
+            shutil.copytree(source, target.removeprefix("file://"), ignore=left_out, dirs_exist_ok=True)
+            return
+        shutil.copytree(source, Path(scratch, "model"), ignore=left_out)
+        place.upload(Path(scratch, "model"), target)
 
 
 def versions(root: str, name: str | None = None) -> list[ModelVersion]:
@@ -70,21 +119,33 @@ def versions(root: str, name: str | None = None) -> list[ModelVersion]:
 
 
 def _of(root: str, name: str) -> list[ModelVersion]:
-    aliases = {alias: history[-1] for alias, history in _aliases(root, name).items()}
+    aliases = {alias: history[-1] for alias, history in _aliases(root, name).items() if history}
     found = []
     for entry in place.listdir(place.join(root, name)):
         folder = place.join(root, name, entry)
-        if place.exists(place.join(folder, "version.json")):
-            made = ModelVersion.model_validate_json(place.read_text(place.join(folder, "version.json")))
+        if place.exists(place.join(folder, NOTE)):
+            made = _read(place.join(folder, NOTE))
             held = tuple(alias for alias, number in aliases.items() if number == made.version)
             found.append(made.model_copy(update={"folder": folder, "aliases": held}))
     return sorted(found, key=lambda version: version.version)
 
 
+def _read(path: str) -> ModelVersion:
+    try:
+        return ModelVersion.model_validate_json(place.read_text(path))
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot be read as a version: {str(error).splitlines()[0]}") from None
+
+
 def _aliases(root: str, name: str) -> dict[str, list[int]]:
     """Alias → the versions it has named, newest last."""
     path = place.join(root, name, "aliases.json")
-    return json.loads(place.read_text(path)) if place.exists(path) else {}
+    if not place.exists(path):
+        return {}
+    try:
+        return {alias: [int(n) for n in history] for alias, history in json.loads(place.read_text(path)).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: cannot be read as aliases: {error}") from None
 
 
 def find(root: str, name: str, wanted: str) -> ModelVersion:
@@ -99,9 +160,12 @@ def find(root: str, name: str, wanted: str) -> ModelVersion:
 
 def promote(root: str, name: str, version: int, alias: str) -> ModelVersion:
     """Let an alias name a version; it remembers what it named before."""
+    _require_name("an alias", alias)
+    if NUMBER.fullmatch(alias):
+        raise StoreError(f"{alias!r}: an alias must not look like a version's number")
     find(root, name, str(version))
     aliases = _aliases(root, name)
-    if aliases.get(alias, [None])[-1] != version:
+    if aliases.get(alias, [None])[-1:] != [version]:
         _write(root, name, aliases | {alias: [*aliases.get(alias, []), version]})
     return find(root, name, alias)
 
@@ -112,7 +176,11 @@ def rollback(root: str, name: str, alias: str) -> ModelVersion:
     aliases = _aliases(root, name)
     history = aliases.get(alias, [])
     if len(history) < 2:
-        raise StoreError(f"{name}@{alias}: nothing to roll back to; it has named {history or 'no version'} so far")
+        known = f"; aliases: {', '.join(sorted(aliases)) or 'none'}" if not history else ""
+        raise StoreError(
+            f"{name}@{alias}: nothing to roll back to; it has named {history or 'no version'} so far{known}"
+        )
+    find(root, name, str(history[-2]))
     _write(root, name, aliases | {alias: history[:-1]})
     return find(root, name, alias)
 

@@ -2,17 +2,14 @@
 
 import bz2
 import gzip
-import io
 import json
 import lzma
-import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from llmray.corpus.record import Document, Pair, Picture, Question, Record
+from llmray.corpus.record import Document, Pair, Question, Record
 from llmray.corpus.source import read, shards
 from llmray.job.errors import DataError
 from llmray.job.schema import Source
@@ -32,8 +29,13 @@ def complaint(record: type[Record], **source: object) -> str:
     return str(caught.value)
 
 
+def zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, "zstd", asbytes=True))
+
+
 @pytest.mark.parametrize(
-    ("suffix", "pack"), [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+    ("suffix", "pack"),
+    [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zstd)],
 )
 def test_json_lines_compressed_or_not(tmp_path, suffix, pack):
     path = tmp_path / f"a.jsonl{suffix}"
@@ -68,6 +70,53 @@ def test_parquet(tmp_path):
     assert rows(Pair, path=str(tmp_path / "p.parquet"))[1] == {"source": "b", "target": "d"}
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"txt": "body"}, "columns: no column of ours is called 'txt'; Document has text"),
+        ({"text": "{bdy}"}, "line 1: no column 'bdy'; found: body; did you mean 'body'?"),
+        ({"text": "{body"}, "columns.text: '{body' is not a template of columns"),
+    ],
+)
+def test_columns_that_cannot_be(tmp_path, columns, words):
+    (tmp_path / "a.jsonl").write_text('{"body": "B"}\n')
+    assert words in complaint(Document, path=str(tmp_path / "a.jsonl"), columns=columns)
+
+
+def test_where_speaks_yaml_and_says_what_it_found(tmp_path):
+    lines = [{"text": "a", "ok": True, "n": 1}, {"text": "b", "ok": False, "n": 2}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    path = str(tmp_path / "a.jsonl")
+    for where in ({"ok": True}, {"ok": "true"}, {"n": 1}, {"n": ["1", "7"]}, {"ok": True, "n": 1}):
+        assert [row["text"] for row in rows(Document, path=path, where=where)] == ["a"]
+    assert "a.jsonl: `where` keeps no row; found there: n: '1', '2'" in complaint(Document, path=path, where={"n": 3})
+    assert "no column 'kind'; found: text, ok, n" in complaint(Document, path=path, where={"kind": "x"})
+
+
+def test_a_large_parquet_file_is_split_by_row_groups(tmp_path, monkeypatch):
+    path = str(tmp_path / "p.parquet")
+    monkeypatch.setitem(shards.__globals__, "PARQUET_SHARD_BYTES", 300)
+    pq.write_table(pa.table({"text": [f"row {i}" for i in range(100)]}), path, row_group_size=10)
+    assert 1 < len(shards(Source(path=path))) < 10
+    assert [row["text"] for row in rows(Document, path=path)] == [f"row {i}" for i in range(100)]
+    pq.write_table(pa.table({"text": ["a"] * 29 + [None]}), path, row_group_size=10)
+    assert "p.parquet, row 30: text is text" in complaint(Document, path=path)
+
+
+def test_batches_end_at_a_size_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "x" * 600_000}) for _ in range(3)))
+    (shard,) = shards(Source(path=str(tmp_path / "a.jsonl")))
+    assert [len(columns["text"]) for columns in read(shard, Document)] == [2, 1]
+
+
+def test_text_without_blank_lines_is_cut(tmp_path):
+    text = f"{'y' * 999}\n" * 2500
+    (tmp_path / "a.txt").write_text(text)
+    texts = [row["text"] for row in rows(Document, path=str(tmp_path / "a.txt"))]
+    assert len(texts) == 3
+    assert "\n".join(texts) + "\n" == text
+
+
 def test_parallel_text(tmp_path):
     (tmp_path / "t.en").write_text("one\ntwo\n")
     (tmp_path / "t.de").write_text("eins\nzwei\n")
@@ -91,33 +140,52 @@ def test_squad_with_and_without_answers(tmp_path):
     assert rows(Question, path=squad_file(tmp_path), where={"title": ["U", "T"]}) == found
 
 
-def png() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(file, "PNG")
-    return file.getvalue()
-
-
-def test_captions_with_pictures_in_a_tar_or_a_folder(tmp_path):
-    (tmp_path / "c.jsonl").write_text('{"sentence": "a red thing", "id": "7"}\n')
-    (tmp_path / "img").mkdir()
-    (tmp_path / "img" / "x-7.png").write_bytes(png())
-    with tarfile.open(tmp_path / "img.tar", "w") as tar:
-        tar.add(tmp_path / "img" / "x-7.png", "x-7.png")
-    for images in ("img", "img.tar"):
-        source = {"path": str(tmp_path / "c.jsonl"), "images": str(tmp_path / images),
-                  "columns": {"caption": "sentence", "image": "x-{id}.png"}}  # fmt: skip
-        assert rows(Picture, **source) == [{"image": png(), "captions": ["a red thing"]}]
-        source["columns"]["image"] = "y-{id}.png"
-        assert "row 1: no picture 'y-7.png'" in complaint(Picture, **source)
-
-
 def test_builtin_shapes_is_split_without_loss():
-    assert len(shards(Source(path="builtin:shapes?rows=4500"))) == 3
+    assert len(shards(Source(path="builtin:shapes?rows=4500"))) == 5
     assert len(rows(Pair, path="builtin:shapes?rows=4500")) == 4500
     assert len(rows(Pair, path="builtin:shapes?rows=4500", limit=10)) == 10
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"text": "Ann", "start": 0}],
+        [{"text": "Ann", "answer_start": 0}],
+        {"text": ["Ann"], "answer_start": [0]},
+    ],
+)
+def test_answers_in_every_common_form(tmp_path, answers):
+    (tmp_path / "q.jsonl").write_text(json.dumps({"context": "Ann sings.", "question": "Who?", "answers": answers}))
+    (row,) = rows(Question, path=str(tmp_path / "q.jsonl"))
+    assert row["answers"] == [{"text": "Ann", "start": 0}]
+    assert row["id"].endswith("q.jsonl, line 1")
+
+
+def test_answers_in_no_form(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"context": "Ann sings.", "question": "Who?", "answers": ["Ann"]}\n')
+    assert "answers is a list of {text, start}; found ['Ann']" in complaint(Question, path=str(tmp_path / "q.jsonl"))
+
+
+def test_the_builtin_corpus_takes_no_filter():
+    assert "the built-in corpus takes no where" in complaint(Document, path="builtin:shapes", where={"a": "b"})
+
+
+def test_parallel_text_is_two_files(tmp_path):
+    for name in ("a.en", "b.en"):
+        (tmp_path / name).write_text("one\n")
+    assert "no.de: nothing to read" in complaint(Pair, path=str(tmp_path / "a.en"), target=str(tmp_path / "no.de"))
+    many = complaint(Pair, path=str(tmp_path / "*.en"), target=str(tmp_path / "a.en"))
+    assert "parallel text is one file and its `target`; found 2" in many
+
+
+def test_a_prepared_store_holds_no_records(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    assert "a prepared store holds a task's encoded blocks" in complaint(Document, path=str(tmp_path))
+
+
 def test_nothing_there(tmp_path):
+    (tmp_path / "corpus.jsonl").write_text("{}")
+    assert "did you mean" in complaint(Document, path=str(tmp_path / "corpsu.jsonl"))
     assert str(tmp_path / "no.jsonl") in complaint(Document, path=str(tmp_path / "no.jsonl"))
     assert "nothing to read there" in complaint(Document, path=str(tmp_path / "*.txt"))
 
@@ -127,13 +195,18 @@ def test_nothing_there(tmp_path):
     [
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "a.jsonl, line 2: not JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1: a row is a JSON object; found list"),
-        ("a.jsonl", b'{"txt": "a"}\n', "a.jsonl, row 1: no column 'text'; found: txt; did you mean 'txt'?"),
+        ("a.jsonl", b'{"txt": "a"}\n', "a.jsonl, line 1: no column 'text'; found: txt; did you mean 'txt'?"),
         ("a.jsonl", b"", "a.jsonl: the file is empty"),
         ("a.txt", b"ok\n\xff\xfe\n", "a.txt, line 2: not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 5000)[:60], "damaged or cut short"),
-        ("a.jsonl.gz", b"not gzip at all", "damaged or cut short"),
+        ("a.jsonl.gz", b"not gzip at all", "a.jsonl.gz, after line 0: damaged or cut short"),
+        ("a.jsonl.bz2", bz2.compress(b'{"text": "a"}\n' * 9000)[:-9], "damaged or cut short"),
+        ("a.jsonl.xz", lzma.compress(b'{"text": "a"}\n' * 9000)[:-9], "damaged or cut short"),
+        ("a.jsonl.zst", zstd(b'{"text": "a"}\n' * 9000)[:-3], "damaged or cut short"),
+        ("a.jsonl", b'{"text": null}\n', "a.jsonl, line 1: text is text; found nothing (null)"),
+        ("a.jsonl", b'{"text": "a\\ud800"}\n', "text is not text: half a surrogate pair at character 1"),
         ("a.parquet", b"PAR1", "not a Parquet file that can be read"),
-        ("a.docx", b"x", "unknown kind of file; allowed: .jsonl"),
+        ("a.docx", b"x", "a.docx: unknown kind of file; allowed: .parquet, and .jsonl"),
     ],
 )
 def test_damaged_files_are_named_with_the_place(tmp_path, name, content, words):
@@ -143,7 +216,7 @@ def test_damaged_files_are_named_with_the_place(tmp_path, name, content, words):
 
 def test_squad_that_is_not(tmp_path):
     (tmp_path / "s.json").write_text('{"rows": []}')
-    assert "not in SQuAD's form" in complaint(Question, path=str(tmp_path / "s.json"))
+    assert "neither in SQuAD's form" in complaint(Question, path=str(tmp_path / "s.json"))
     (tmp_path / "s.json").write_text('{"a": 1}\n{"a": 2}\n')
     assert "rows of JSON are `.jsonl`" in complaint(Question, path=str(tmp_path / "s.json"))
 
@@ -155,11 +228,6 @@ def test_parallel_files_of_unequal_length(tmp_path):
     assert "t.de: ends after 1 lines, its partner" in text
 
 
-def test_pictures_without_a_place(tmp_path):
-    (tmp_path / "c.jsonl").write_text('{"caption": "a", "image": "x.png"}\n')
-    assert "say where they are with `images`" in complaint(Picture, path=str(tmp_path / "c.jsonl"))
-
-
 def test_real_sources(shared_data):
     squad = rows(Question, path=str(shared_data / "squad" / "dev-v1.1.json.gz"))
     assert len(squad) == 10_570
@@ -167,11 +235,3 @@ def test_real_sources(shared_data):
     multi = {lang: str(shared_data / "multi30k" / f"test_2016_flickr.{lang}.gz") for lang in ("en", "de")}
     assert len(rows(Pair, path=multi["en"], target=multi["de"])) == 1000
     assert len(rows(Document, path=str(shared_data / "lm" / "english_novels" / "valid.jsonl.xz"))) == 4
-    nlvr = rows(
-        Picture,
-        path=str(shared_data / "images" / "nlvr" / "dev.jsonl.gz"),
-        images=str(shared_data / "images" / "nlvr" / "dev_images.tar"),
-        columns={"caption": "sentence", "image": "images/{directory}/dev-{identifier}-0.png"},
-        where={"label": "true"},
-    )
-    assert len(nlvr) == 547

@@ -1,12 +1,11 @@
-"""Any text survives the tokenizer; training it is deterministic; packing loses nothing."""
+"""Any text survives the tokenizer; training it is deterministic."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from llmray.corpus.pack import pack
 from llmray.corpus.record import Document, Pair, Picture, Question
-from llmray.corpus.tokenizer import texts_of, train
+from llmray.corpus.tokenizer import fingerprint, texts_of, train
 
 TEXTS = ["a large red circle", "a small blue square", "ein großer roter Kreis"] * 20
 TOKENIZER = train(TEXTS, 320)
@@ -22,6 +21,10 @@ def test_any_text_comes_back(text):
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
     assert TOKENIZER.unk_token_id not in ids or "<unk>" in text
     assert TOKENIZER.decode(ids) == text
+
+
+def test_fingerprint_tells_vocabularies_apart():
+    assert fingerprint(train(TEXTS, 320)) == fingerprint(TOKENIZER) != fingerprint(train(TEXTS, 300))
 
 
 def test_texts_and_pairs_are_framed():
@@ -44,16 +47,3 @@ def test_texts_of_every_record():
     assert list(texts_of({"source": ["a"], "target": ["b"]}, Pair)) == ["a", "b"]
     assert list(texts_of({"question": ["q"], "context": ["c"]}, Question)) == ["q", "c"]
     assert list(texts_of({"captions": [["a", "b"]]}, Picture)) == ["a", "b"]
-
-
-def test_packing_by_hand():
-    assert pack([[5, 6, 7], [8]], 4, 2) == [[5, 6, 7, 2], [8, 2]]
-    assert pack([[1, 2, 3]], 2, 0) == [[1, 2], [3, 0]]
-    assert pack([], 4, 2) == []
-
-
-@given(st.lists(st.lists(st.integers(3, 9), max_size=20)), st.integers(1, 16))
-def test_packing_loses_nothing(documents, seq_len):
-    blocks = pack(documents, seq_len, 2)
-    assert [i for b in blocks for i in b] == [i for d in documents for i in [*d, 2]]
-    assert all(len(block) == seq_len for block in blocks[:-1])

@@ -1,0 +1,125 @@
+"""Each way in which a model folder can be broken is named, with what helps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmray.job.errors import ModelError
+from llmray.job.schema import Model
+from llmray.model.load import build, processor
+from llmray.model.predict import Predictor
+from llmray.tasks import make
+
+
+def config(**changes: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def written(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def gone(pattern: str) -> Callable[[Path], object]:
+    return lambda folder: [path.unlink() for path in folder.glob(pattern)]
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50_000])
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def moved(folder: Path) -> None:
+    (folder / "model").mkdir()
+    for path in folder.glob("*.*"):
+        path.rename(folder / "model" / path.name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (written("config.json", "{"), "config.json' is not a valid JSON file"),
+        (written("config.json", "[]"), "spoiled: cannot be loaded"),
+        (written("config.json", '{"model_type": "zzz"}'), "has model type `zzz`"),
+        (gone("config.json"), "not a model folder: config.json is missing"),
+        (gone("*.safetensors"), "no weights in safetensors$"),
+        (pickled, r"pytorch_model.bin: pickled weights can run code and are refused; .*save_pretrained"),
+        (cut, r"damaged or cut short .*; copy or download the folder again"),
+        (written("model.safetensors", ""), "damaged or cut short"),
+        (written("llmray.json", "{"), "llmray.json: not valid JSON"),
+        (written("llmray.json", "[]"), "llmray.json: should hold a JSON object, holds list"),
+        (gone("llmray.json"), "does not say which task it was trained for; name it as `task`"),
+        (written("version.json", "{"), "version.json: not valid JSON"),
+        (gone("token*"), r"no tokenizer there .*model\.tokenizer"),
+        (written("tokenizer.json", "{"), "spoiled: cannot be loaded"),
+        (written("tokenizer.json", "{}"), "spoiled: cannot be loaded"),
+        (config(num_hidden_layers=4), r"bert\.encoder\.layer\.2.* and 31 more are missing from its weights"),
+        (config(hidden_size=64), r"do not have the shapes that config.json says: .* is \(128,\), should be \(64,\)"),
+        (config(vocab_size=100), "knows 100 tokens, but the tokenizer has"),
+        (config(hidden_size="wide"), "spoiled: cannot be loaded"),
+    ],
+)
+def test_a_broken_folder_is_named(change: Callable[[Path], object], words: str, spoiled: Any) -> None:
+    with pytest.raises(ModelError, match=words):
+        Predictor.load(spoiled(change), device="cpu")
+
+
+def test_a_folder_above_the_model_points_at_it(spoiled: Any, options: Any, saved: Any) -> None:
+    folder = spoiled(moved)
+    task = make(options("qa"), processor(Model.model_validate({"from": saved("qa", "bert")})))
+    with pytest.raises(ModelError, match=rf"config.json is missing; did you mean {folder}/model\?"):
+        build(Model.model_validate({"from": folder}), task)
+
+
+def test_a_model_for_pictures_without_an_image_processor(spoiled: Any) -> None:
+    with pytest.raises(ModelError, match=r"brings no image processor \(preprocessor_config.json\)"):
+        Predictor.load(spoiled(gone("preprocessor_config.json"), "captioning", "vit-gpt2"), device="cpu")
+
+
+def test_code_in_a_model_folder_does_not_run_unless_asked_for(spoiled: Any, tmp_path: Path) -> None:
+    """Neither its own, nor what its config would have fetched, nor by a prompt on the terminal."""
+
+    def trap(folder: Path) -> None:
+        (folder / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+        config(model_type="trap", auto_map={"AutoConfig": "trap.C", "AutoModelForQuestionAnswering": "trap.M"})(folder)
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["trap.T", None]}}))
+
+    with pytest.raises(ModelError, match="trust_remote_code"):
+        Predictor.load(spoiled(trap), device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_head_that_was_never_trained_does_not_answer(saved: Any, spoiled: Any, options: Any) -> None:
+    folder = spoiled(gone("llmray.json"), "masked_lm", "bert")
+    with pytest.raises(ModelError, match=r"BertForMaskedLM, whose head cannot answer qa .*; fine-tune it first"):
+        Predictor.load(folder, options("qa"), "cpu")
+
+
+def test_another_task_than_it_was_trained_for(saved: Any, options: Any) -> None:
+    with pytest.raises(ModelError, match="was trained for qa, not translation"):
+        Predictor.load(saved("qa", "bert"), options("translation"), "cpu")
+
+
+def test_options_that_do_not_fit_those_it_was_trained_with(saved: Any, options: Any) -> None:
+    changed = type(options("qa")).model_construct(_fields_set={"name", "stride"}, name="qa", stride=300)
+    with pytest.raises(ModelError, match=r"stride \(300\) must be at most half of max_length \(384\)"):
+        Predictor.load(saved("qa", "bert"), changed, "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_gpu_that_is_not_there(saved: Any) -> None:
+    with pytest.raises(ModelError, match="device cuda: torch finds no GPU here"):
+        Predictor.load(saved("qa", "bert"), device="cuda")
