@@ -27,11 +27,13 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
     """A head node of its own, started as a user would, that ends with its process group."""
-    gcs, dashboard, client = free_ports(3)
+    gcs, dashboard, client, agent, grpc = free_ports(5)
     folder = tmp_path_factory.mktemp("head")
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=4", f"--port={gcs}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--dashboard-agent-grpc-port={grpc}",
         "--disable-usage-stats",
     ]  # fmt: skip
     # Workers start `python`: the one of this environment.
