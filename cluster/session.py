@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,7 @@ from llmray.job.errors import ClusterError
 from llmray.job.schema import Scale
 
 LOOPBACK = "127.0.0.1"
+ANSWER_WITHIN_S = 5
 
 
 def logical_cpus() -> int:
@@ -32,7 +35,8 @@ def session(scale: Scale) -> Iterator[str]:
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address
         return
-    _join(scale.address) if scale.address else _start()
+    with _signals_kept():
+        _join(scale.address) if scale.address else _start()
     _quieten()
     try:
         yield ray.get_runtime_context().gcs_address
@@ -54,6 +58,7 @@ def _start() -> None:
 
 
 def _join(address: str) -> None:
+    _require_answer(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -63,12 +68,37 @@ def _join(address: str) -> None:
         ) from error
 
 
+def _require_answer(address: str) -> None:
+    """Ray itself would try for minutes, and then end the whole process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWER_WITHIN_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"{address}: nothing answers there ({error.strerror or error}); check that the cluster runs (`ray status`)"
+            " and that this machine may reach it"
+        ) from error
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM over; it is for whoever runs the work to say what an interruption means."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def _quieten() -> None:
     """Our own progress speaks; Ray Data's would drown it."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name, level in {"ray.data": logging.WARNING, "ray.data._internal.progress": logging.ERROR}.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _free_port() -> int:

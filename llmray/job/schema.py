@@ -204,6 +204,11 @@ class Scale(Section):
     max_failures: int = Field(3, ge=0)
     """Times that a run resumes from its newest checkpoint after a worker died."""
 
+    @property
+    def in_process(self) -> bool:
+        """Whether the program itself does the work: one worker on a CPU here that nobody is to start again."""
+        return self.workers == 1 and self.max_failures == 0 and not self.gpus_per_worker and self.address is None
+
 
 class Range(Section):
     min: float

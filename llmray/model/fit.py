@@ -10,8 +10,9 @@ from typing import Any
 
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from llmray.job.errors import ModelError
+from llmray.job.errors import JobError, ModelError
 from llmray.tasks.base import Task
+from llmray.tasks.generating import positions
 
 LENGTHS = ("seq_len", "max_length", "max_source_tokens", "max_target_tokens", "max_tokens")
 """Options of tasks that say how many tokens the model must reach."""
@@ -74,20 +75,15 @@ def require_size(reference: str, config: PreTrainedConfig, task: Task) -> None:
     text = config.get_text_config(decoder=True)
     known, used = getattr(text, "vocab_size", None), len(task.processor.tokenizer)
     if known and used > known:
-        raise ModelError(f"{reference}: knows {known} tokens, but the tokenizer has {used}; use the model's own")
+        raise JobError(
+            f"model.tokenizer: has {used} tokens, but the model {reference} knows {known} tokens;"
+            " leave it out to use the model's own"
+        )
     reach = positions(text)
     for key in LENGTHS:
         if reach and getattr(task.options, key, 0) > reach:
             length = getattr(task.options, key)
-            raise ModelError(f"{reference}: task.{key} is {length} tokens, but the model has {reach} positions")
-
-
-def positions(config: PreTrainedConfig) -> int | None:
-    """Most tokens that a text config's positions reach; None where they are relative."""
-    table = getattr(config, "max_position_embeddings", None)
-    if table and "roberta" in config.model_type:
-        return int(table) - int(config.pad_token_id) - 1  # RoBERTa counts from pad_token_id + 1
-    return int(table) if table else None
+            raise JobError(f"task.{key}: {length} tokens, but the model {reference} has {reach} positions")
 
 
 def require_weights(reference: str, model: PreTrainedModel, info: dict[str, Any], task: Task, finished: bool) -> None:

@@ -22,7 +22,6 @@ from llmray.store import place
 from llmray.tasks.base import Processor, Task
 
 NEW = "new:"
-REGISTRY = "registry:"
 CARD = "llmray.json"
 PICTURES = "preprocessor_config.json"
 
@@ -34,9 +33,8 @@ def resolve(reference: str, registry_root: str | None = None) -> str:
     """
     if not reference.strip():
         raise ModelError("model.from: is empty; give a folder, a hub id, registry:NAME@alias or new:PRESET")
-    if reference.startswith(REGISTRY):
-        name, _, version = reference.removeprefix(REGISTRY).partition("@")
-        reference = registry.find(registry_root or "registry", name, version or "champion").folder
+    if reference.startswith(registry.PREFIX):
+        reference = registry.referred(reference, registry_root).folder
     if reference.startswith(NEW) or _is_hub_id(reference):
         return reference
     if place.is_local(reference):
@@ -103,19 +101,34 @@ def build(
     auto: Any = getattr(transformers, task.auto_class)
     reference = resolve(model.from_, registry_root)
     if reference.startswith(NEW):
-        longest = max(getattr(task.options, key, 0) for key in fit.LENGTHS)
-        config = presets.new_config(reference.removeprefix(NEW), task.processor.tokenizer, task.name, longest)
+        config = presets.new_config(reference.removeprefix(NEW), task.processor.tokenizer, task.name, longest(task))
         return _fresh(auto, config)
-    fit.require_folder(reference)
-    config = _loaded(AutoConfig, reference, model, model.revision)
-    fit.require_task(reference, config, auto, task)
-    fit.require_size(reference, config, task)
+    config = _fitting(reference, model, task)
     built, info = _loaded(
         auto, reference, model, model.revision, config=config, dtype=dtype, use_safetensors=True,
         output_loading_info=True, ignore_mismatched_sizes=True,
     )  # fmt: skip
     fit.require_weights(reference, built, info, task, finished)
     return built
+
+
+def require_fit(model: Model, task: Task) -> None:
+    """Refuse, without building it, a model that cannot do the task.  Raises `ModelError`, `JobError`."""
+    if not model.from_.startswith(NEW):  # which is made to measure
+        _fitting(model.from_, model, task)
+
+
+def _fitting(reference: str, model: Model, task: Task) -> Any:
+    fit.require_folder(reference)
+    config = _loaded(AutoConfig, reference, model, model.revision)
+    fit.require_task(reference, config, getattr(transformers, task.auto_class), task)
+    fit.require_size(reference, config, task)
+    return config
+
+
+def longest(task: Task) -> int:
+    """Tokens of the longest sequence that a task's options allow."""
+    return max(getattr(task.options, key, 0) for key in fit.LENGTHS)
 
 
 def _fresh(auto: Any, config: Any) -> PreTrainedModel:

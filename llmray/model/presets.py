@@ -162,11 +162,12 @@ def _roberta(size: Size, _: str, ids: dict[str, Any], positions: int) -> Roberta
     return RobertaConfig(**_encoder(size, ids, positions + ids["pad_token_id"] + 1), type_vocab_size=1)
 
 
-def _modernbert(size: Size, _: str, ids: dict[str, Any], positions: int) -> ModernBertConfig:
+def _modernbert(size: Size, name: str, ids: dict[str, Any], positions: int) -> ModernBertConfig:
     return ModernBertConfig(
         hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads,
         intermediate_size=size.feed_forward, max_position_embeddings=positions, cls_token_id=ids["bos_token_id"],
         sep_token_id=ids["eos_token_id"],
+        global_attn_every_n_layers=1 if name in SIZES else 3,  # few layers must see the whole text in each
         initializer_range=size.spread, **ids,
     )  # fmt: skip
 

@@ -8,13 +8,18 @@ import json
 import re
 import shutil
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 from llmray.job.errors import StoreError
 from llmray.job.results import ModelVersion
 from llmray.store import place
 
+PREFIX = "registry:"
 FOLDER = "registry"
 NOTE = "version.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -148,6 +153,12 @@ def _aliases(root: str, name: str) -> dict[str, list[int]]:
         raise StoreError(f"{path}: cannot be read as aliases: {error}") from None
 
 
+def referred(reference: str, root: str | None) -> ModelVersion:
+    """The version that `registry:NAME@ALIAS` or `registry:NAME@vN` names; without either, the champion."""
+    name, _, wanted = reference.removeprefix(PREFIX).partition("@")
+    return find(root or FOLDER, name, wanted or "champion")
+
+
 def find(root: str, name: str, wanted: str) -> ModelVersion:
     """The version that an alias or a number (`3`, `v3`) names.  Raises `StoreError` naming what there is."""
     known = versions(root, name)
@@ -164,25 +175,33 @@ def promote(root: str, name: str, version: int, alias: str) -> ModelVersion:
     if NUMBER.fullmatch(alias):
         raise StoreError(f"{alias!r}: an alias must not look like a version's number")
     find(root, name, str(version))
-    aliases = _aliases(root, name)
-    if aliases.get(alias, [None])[-1:] != [version]:
-        _write(root, name, aliases | {alias: [*aliases.get(alias, []), version]})
+    with _alone(root, name):
+        aliases = _aliases(root, name)
+        if aliases.get(alias, [None])[-1:] != [version]:
+            _write(root, name, aliases | {alias: [*aliases.get(alias, []), version]})
     return find(root, name, alias)
 
 
 def rollback(root: str, name: str, alias: str) -> ModelVersion:
     """Let an alias name again what it named before.  Raises `StoreError` when there is nothing before."""
     versions(root, name)
-    aliases = _aliases(root, name)
-    history = aliases.get(alias, [])
-    if len(history) < 2:
-        known = f"; aliases: {', '.join(sorted(aliases)) or 'none'}" if not history else ""
-        raise StoreError(
-            f"{name}@{alias}: nothing to roll back to; it has named {history or 'no version'} so far{known}"
-        )
-    find(root, name, str(history[-2]))
-    _write(root, name, aliases | {alias: history[:-1]})
+    with _alone(root, name):
+        aliases = _aliases(root, name)
+        history = aliases.get(alias, [])
+        if len(history) < 2:
+            known = f"; aliases: {', '.join(sorted(aliases)) or 'none'}" if not history else ""
+            raise StoreError(
+                f"{name}@{alias}: nothing to roll back to; it has named {history or 'no version'} so far{known}"
+            )
+        find(root, name, str(history[-2]))
+        _write(root, name, aliases | {alias: history[:-1]})
     return find(root, name, alias)
+
+
+def _alone(root: str, name: str) -> AbstractContextManager[Any]:
+    """Nobody else on this machine changes the aliases meanwhile; an object store keeps the last change."""
+    path = place.join(root, name, ".aliases.lock")
+    return FileLock(path.removeprefix("file://")) if place.is_local(root) else nullcontext()
 
 
 def _write(root: str, name: str, aliases: dict[str, list[int]]) -> None:

@@ -1,13 +1,15 @@
 """The Predictor over held-out rows, through Ray Data.
 
-It does not know how a model was trained.  Batches are measured in plain Ray tasks that keep the last model they
-loaded, so that evaluations one after another find their workers warm.
+It does not know how a model was trained.  Batches are measured here or in plain Ray tasks (`scale`), which keep the
+last model they loaded, so that evaluations one after another find their workers warm.
 """
 
 import json
 import time
 from functools import lru_cache
 from typing import Any
+
+from ray.data import Dataset
 
 from llmray.corpus.record import Columns
 from llmray.job.load import dump
@@ -19,6 +21,7 @@ from llmray.model.registry import nearest
 from llmray.scoring.report import render
 from llmray.store import place
 from llmray.store.journal import Progress
+from llmray.stream.errors import surfaced
 from llmray.stream.prepare import dataset
 from llmray.tasks.base import Task
 
@@ -36,8 +39,23 @@ def _measure(batch: Columns, reference: str, options: Any) -> Columns:
     return {"measurement": [json.dumps(m) for m in _predictor(reference, options).measure(rows)]}
 
 
+def _measurements(job: Job, held_out: Dataset, reference: str) -> list[dict[str, Any]]:
+    if job.scale.in_process:
+        model = _predictor(reference, job.task)
+        batches = held_out.iter_batches(batch_size=job.evaluate.batch_size, batch_format="pyarrow")
+        return [measurement for batch in batches for measurement in model.measure(batch.to_pydict())]
+    measured = held_out.map_batches(
+        _measure,
+        batch_size=job.evaluate.batch_size,
+        fn_kwargs={"reference": reference, "options": job.task},
+        num_gpus=job.scale.gpus_per_worker or None,
+    )
+    return [json.loads(row["measurement"]) for row in measured.take_all()]
+
+
 def _rows(sources: tuple[Source, ...], task: Task, limit: int) -> Columns:
-    table = dataset(sources, task.record).limit(limit).take_all()
+    with surfaced():
+        table = dataset(sources, task.record).limit(limit).take_all()
     return {name: [row[name] for row in table] for name in (table[0] if table else {})}
 
 
@@ -58,13 +76,8 @@ def evaluate(job: Job, progress: Progress) -> EvaluateResult:
     held_out = dataset(job.data.eval, task.record)
     if job.evaluate.limit:
         held_out = held_out.limit(job.evaluate.limit)
-    measured = held_out.map_batches(
-        _measure,
-        batch_size=job.evaluate.batch_size,
-        fn_kwargs={"reference": reference, "options": job.task},
-        num_gpus=job.scale.gpus_per_worker or None,
-    )
-    measurements = [json.loads(row["measurement"]) for row in measured.take_all()]
+    with surfaced():
+        measurements = _measurements(job, held_out, reference)
     result = EvaluateResult(
         report=place.join(job.output, "evaluation", "report.json"),
         task=task.name,

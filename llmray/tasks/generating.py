@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request
@@ -52,6 +52,13 @@ def _seeded(parameters: P, inputs: list[X], answer: Callable[[P, list[X]], list[
 
 
 def position_limit(model: PreTrainedModel) -> int:
-    """Most tokens that the model's positions reach."""
-    config = model.config.get_text_config()
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**20)
+    """Most tokens that the model's positions reach; without end where they are relative."""
+    return positions(model.config.get_text_config()) or 2**20
+
+
+def positions(config: PreTrainedConfig) -> int | None:
+    """Most tokens that a text config's positions reach; None where they are relative."""
+    table = getattr(config, "max_position_embeddings", None)
+    if table and "roberta" in config.model_type:
+        return int(table) - int(config.pad_token_id) - 1  # RoBERTa counts from pad_token_id + 1
+    return int(table) if table else None

@@ -1,6 +1,6 @@
 """Which parameters a request may carry, judged before any model sees them.  It does not know who sent them."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,7 +43,7 @@ class TextParameters(SequenceParameters):
     """Free text."""
 
     max_new_tokens: int | None = Field(64, ge=1, le=4096)
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     return_full_text: bool = False
 
 

@@ -8,21 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
-
 from llmray.corpus.source import read, shards
 from llmray.job.errors import DataError, JobError
 from llmray.job.load import require
 from llmray.job.schema import Job, Model, Train
-from llmray.model.load import Loading, processor, resolve
+from llmray.model.load import processor, require_fit, resolve
 from llmray.model.registry import nearest
 from llmray.store import place
 from llmray.stream.prepare import MANIFEST, features, train_tokenizer
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Task
 from llmray.training.attempt import Work
-
-LENGTHS = ("seq_len", "max_length", "max_source_tokens", "max_target_tokens", "max_tokens")
 
 
 def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
@@ -80,28 +76,6 @@ def trained_tokenizer(job: Job, resumed: bool) -> str:
 def absolute(reference: str) -> str:
     """A local folder's full path, since workers run elsewhere; anything else unchanged."""
     return str(Path(reference).absolute()) if "://" not in reference and Path(reference).exists() else reference
-
-
-def require_fit(model: Model, task: Task) -> None:
-    """Refuse a tokenizer larger than the model's vocabulary, and inputs longer than its positions."""
-    if model.from_.startswith("new:"):
-        return  # made to measure
-    with Loading(model.from_):
-        remote = model.trust_remote_code
-        config = AutoConfig.from_pretrained(model.from_, revision=model.revision, trust_remote_code=remote)
-    parts = [getattr(config, name) for name in ("decoder", "text_config") if hasattr(config, name)]
-    text = next((part for part in parts if isinstance(part, PretrainedConfig)), config)
-    known, used = getattr(text, "vocab_size", None), len(task.processor.tokenizer)
-    if known and used > known:
-        raise JobError(
-            f"model.tokenizer: {model.tokenizer or model.from_} has {used} tokens, but the model {model.from_} knows"
-            f" {known}; leave model.tokenizer out to use the model's own"
-        )
-    positions = getattr(text, "max_position_embeddings", None)
-    for key in LENGTHS:
-        length = getattr(task.options, key, 0)
-        if positions and length > positions:
-            raise JobError(f"task.{key}: {length} tokens, but the model {model.from_} has {positions} positions")
 
 
 def require_one_batch(job: Job, task: Task) -> None:

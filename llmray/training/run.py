@@ -49,7 +49,7 @@ def train(job: Job, progress: Progress) -> TrainResult:
     work, datasets = plan(job, resumed=state == "resume")
     folder.begin(job.output, job)
     watch = Watch(job.output, label, work.total_steps, progress)
-    if runs_here(job.scale):
+    if job.scale.in_process:
         metrics = _here(work, datasets, watch)
     else:
         metrics = on_workers(work, datasets, watch.take, keep=True)
@@ -67,11 +67,6 @@ def train(job: Job, progress: Progress) -> TrainResult:
     folder.mark_done(job.output, result)
     progress.done(label, journal.spoken({k: metrics[k] for k in ("loss", "eval_loss") if k in metrics}))
     return result
-
-
-def runs_here(scale: Scale) -> bool:
-    """Whether this process trains by itself: one worker on a CPU here that nobody is to start again."""
-    return scale.workers == 1 and scale.max_failures == 0 and not scale.gpus_per_worker and scale.address is None
 
 
 class Watch:
