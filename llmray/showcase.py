@@ -27,6 +27,7 @@ GOALS = {
 
 
 def _corpus(rows: int, held_out: int = 400) -> dict[str, Any]:
+    """Scenes for one pass: a reader that is interrupted ends its process, and the next training waits for new ones."""
     source = "builtin:shapes?rows={}&split={}"
     return {"train": source.format(rows, "train"), "eval": source.format(held_out, "eval")}
 
@@ -35,26 +36,27 @@ def _jobs(output: str) -> dict[str, Job]:
     """The job of every training, as a user would write it; small enough for two CPU cores."""
     two, here = {"workers": 2}, {"workers": 1, "max_failures": 0}
     qa_train = {"steps": 500, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 30}
-    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(30_000), "scale": here}
+    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(500 * 32), "scale": here}
     encoder = place.join(output, "encoder", "model")
     trees: dict[str, dict[str, Any]] = {
         "writer": {
             "task": {"name": "causal_lm", "seq_len": 64},
             "model": {"from": "new:gpt2-tiny"},
-            "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 600, "sample_rows": 2000}},
+            "data": _corpus(8_500) | {"tokenizer": {"vocab_size": 600, "sample_rows": 2000}},
             "train": {"steps": 100, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 20},
             "scale": two,
         },
         "encoder": {
             "task": {"name": "masked_lm", "seq_len": 64, "mask_share": 0.3},
             "model": {"from": "new:modernbert-tiny", "tokenizer": place.join(output, "writer", "model")},
-            "data": _corpus(30_000),
-            "train": {"steps": 700, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
+            "data": _corpus(25_000),
+            "train": {"steps": 600, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": here,
         },
         "sweep": qa
         | {
             "model": {"from": encoder},
+            "data": _corpus(80 * 32),
             "train": qa_train | {"steps": 80, "eval_every": 20, "warmup_steps": 20},
             "scale": {"workers": 1},
             "tune": {
@@ -72,14 +74,14 @@ def _jobs(output: str) -> dict[str, Job]:
         "translator": {
             "task": {"name": "translation", "max_source_tokens": 64, "max_target_tokens": 80},
             "model": {"from": "new:marian-tiny"},
-            "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
+            "data": _corpus(260 * 64) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
             "train": {"steps": 260, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
             "scale": here,
         },
         "captioner": {
             "task": {"name": "captioning", "max_tokens": 40},
             "model": {"from": "new:vit-gpt2-tiny"},
-            "data": _corpus(30_000) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
+            "data": _corpus(450 * 64) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
             "train": {"steps": 450, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": here,
         },

@@ -73,10 +73,11 @@ def require_task(reference: str, config: PreTrainedConfig, auto: Any, task: Task
 def require_size(reference: str, config: PreTrainedConfig, task: Task) -> None:
     """Refuse a tokenizer with more tokens than the model's vocabulary, and a task longer than its positions."""
     text = config.get_text_config(decoder=True)
-    known, used = getattr(text, "vocab_size", None), len(task.processor.tokenizer)
-    if known and used > known:
+    known, tokenizer = getattr(text, "vocab_size", None), task.processor.tokenizer
+    if known and len(tokenizer) > known:
+        named = tokenizer.name_or_path or "the tokenizer"
         raise JobError(
-            f"model.tokenizer: has {used} tokens, but the model {reference} knows {known} tokens;"
+            f"model.tokenizer: {named} has {len(tokenizer)} tokens, but the model {reference} knows {known} tokens;"
             " leave it out to use the model's own"
         )
     reach = positions(text)

@@ -137,7 +137,12 @@ def _fresh(auto: Any, config: Any) -> PreTrainedModel:
         # As large as what a patch holds, so that from the first step on it matters where a patch is.
         torch.nn.init.normal_(model.encoder.embeddings.position_embeddings, std=0.5)
         return model
-    return auto.from_config(config)
+    model = auto.from_config(config)
+    if config.model_type == "modernbert" and not config.tie_word_embeddings:
+        # Far apart from the start: words that stand in the same places grow alike in pretraining, and what is
+        # fine-tuned later could not tell them apart.  The norm that follows takes the scale away.
+        torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
+    return model
 
 
 class Loading:

@@ -168,6 +168,7 @@ def _modernbert(size: Size, name: str, ids: dict[str, Any], positions: int) -> M
         intermediate_size=size.feed_forward, max_position_embeddings=positions, cls_token_id=ids["bos_token_id"],
         sep_token_id=ids["eos_token_id"],
         global_attn_every_n_layers=1 if name in SIZES else 3,  # few layers must see the whole text in each
+        tie_word_embeddings=name not in SIZES,
         initializer_range=size.spread, **ids,
     )  # fmt: skip
 

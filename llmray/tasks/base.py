@@ -3,16 +3,20 @@
 It does not know where records come from, how a model is trained, or who asks.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
-from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from llmray.corpus.record import Columns, Record
 from llmray.job.errors import RequestError
+
+if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
+    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
 Answer: TypeAlias = dict[str, Any]

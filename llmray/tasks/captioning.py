@@ -1,15 +1,16 @@
 """Describe a picture.  It does not know where pictures come from."""
 
+from __future__ import annotations
+
 import io
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers import PreTrainedModel
 
 from llmray.corpus.record import Columns, Picture, Record
 from llmray.corpus.shapes import stated, states_facts
@@ -19,6 +20,9 @@ from llmray.tasks.generating import grouped
 from llmray.tasks.metrics import translation_scores
 from llmray.tasks.parameters import SequenceParameters, generation, judged
 from llmray.tasks.tensors import padded
+
+if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
+    from transformers import PreTrainedModel
 
 MAX_PIXELS = 40_000_000
 """Larger pictures are refused before they are unpacked."""

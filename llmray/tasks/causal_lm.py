@@ -1,12 +1,13 @@
 """Predict the next token: blocks of packed documents in, text out.  It does not know who reads the text."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
 
 from llmray.corpus.pack import pack
 from llmray.corpus.record import Columns, Document, Record
@@ -16,6 +17,9 @@ from llmray.tasks.generating import grouped, position_limit
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import TextParameters, generation, judged
 from llmray.tasks.tensors import ids_and_mask, padded
+
+if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
+    from transformers import PreTrainedModel
 
 
 class CausalLanguageModel(Task):

@@ -3,14 +3,18 @@
 It does not know what is generated from.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request
+
+if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 P = TypeVar("P", bound=Hashable)
 X = TypeVar("X")

@@ -1,12 +1,13 @@
 """Predict masked tokens.  It does not know what the encoder will be used for."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
 
 from llmray.corpus.pack import pack
 from llmray.corpus.record import Columns, Document, Record
@@ -16,6 +17,9 @@ from llmray.tasks.generating import grouped, position_limit
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import FillParameters, judged
 from llmray.tasks.tensors import ids_and_mask
+
+if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
+    from transformers import PreTrainedModel
 
 
 class MaskedLanguageModel(Task):

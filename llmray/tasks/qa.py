@@ -1,13 +1,14 @@
 """Find the span of a context that answers a question.  It does not know where contexts come from."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
 
 from llmray.corpus.record import Columns, Question, Record
 from llmray.job.errors import RequestError
@@ -15,6 +16,9 @@ from llmray.tasks.base import Answer, Request, Task, Tensors
 from llmray.tasks.metrics import exact_match, token_f1
 from llmray.tasks.parameters import AnswerParameters, judged
 from llmray.tasks.tensors import ids_and_mask
+
+if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

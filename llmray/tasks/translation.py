@@ -1,10 +1,11 @@
 """Say the same in another language.  It does not know which languages."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel
 
 from llmray.corpus.record import Columns, Pair, Record
 from llmray.job.errors import RequestError
@@ -13,6 +14,9 @@ from llmray.tasks.generating import grouped
 from llmray.tasks.metrics import translation_scores
 from llmray.tasks.parameters import SequenceParameters, generation, judged
 from llmray.tasks.tensors import ids_and_mask, padded
+
+if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
+    from transformers import PreTrainedModel
 
 
 class Translation(Task):
