@@ -27,8 +27,10 @@ def logical_cpus() -> int:
 
 
 @contextmanager
-def session(scale: Scale) -> Iterator[str]:
+def session(scale: Scale, cpus: int | None = None) -> Iterator[str]:
     """The Ray cluster that `scale.address` names, or one of our own on loopback that ends with the context.
+
+    `cpus`: how many a Ray started here offers; `logical_cpus()` of them unless told.
 
     Inside another session it is that one.  Raises `ClusterError` when the address cannot be reached.
     """
@@ -36,7 +38,7 @@ def session(scale: Scale) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
         return
     with _signals_kept():
-        _join(scale.address) if scale.address else _start()
+        _join(scale.address) if scale.address else _start(cpus or logical_cpus())
     _quieten()
     try:
         yield ray.get_runtime_context().gcs_address
@@ -44,17 +46,32 @@ def session(scale: Scale) -> Iterator[str]:
         ray.shutdown()
 
 
-def _start() -> None:
-    ray.init(
-        address="local",  # another Ray on this machine is not ours
-        num_cpus=logical_cpus(),
-        _node_ip_address=LOOPBACK,
-        include_dashboard=True,  # Ray Train's state and ASHA's clean-up need it
-        dashboard_host=LOOPBACK,
-        dashboard_port=_free_port(),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+def _start(cpus: int) -> None:
+    port = _free_port()
+    with _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
+        ray.init(
+            address="local",  # another Ray on this machine is not ours
+            num_cpus=cpus,
+            _node_ip_address=LOOPBACK,
+            include_dashboard=True,  # Ray Train's state and ASHA's clean-up need it
+            dashboard_host=LOOPBACK,
+            dashboard_port=port,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextmanager
+def _told_to_workers(**variables: str) -> Iterator[None]:
+    """Workers of a Ray that starts now inherit these: else Ray Train asks for its state wherever `ray start` was used
+    last, be it dead, and waits 12 s at the end of every training."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _join(address: str) -> None:

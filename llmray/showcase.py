@@ -49,8 +49,8 @@ def _jobs(output: str) -> dict[str, Job]:
         "encoder": {
             "task": {"name": "masked_lm", "seq_len": 64, "mask_share": 0.3},
             "model": {"from": "new:modernbert-tiny", "tokenizer": place.join(output, "writer", "model")},
-            "data": _corpus(25_000),
-            "train": {"steps": 600, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
+            "data": _corpus(21_000),
+            "train": {"steps": 500, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": here,
         },
         "sweep": qa
@@ -74,15 +74,15 @@ def _jobs(output: str) -> dict[str, Job]:
         "translator": {
             "task": {"name": "translation", "max_source_tokens": 64, "max_target_tokens": 80},
             "model": {"from": "new:marian-tiny"},
-            "data": _corpus(260 * 64) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
-            "train": {"steps": 260, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 30},
+            "data": _corpus(340 * 32) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
+            "train": {"steps": 340, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 60},
             "scale": here,
         },
         "captioner": {
             "task": {"name": "captioning", "max_tokens": 40},
             "model": {"from": "new:vit-gpt2-tiny"},
-            "data": _corpus(450 * 64) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
-            "train": {"steps": 450, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
+            "data": _corpus(420 * 64) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
+            "train": {"steps": 420, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": here,
         },
     }

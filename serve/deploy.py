@@ -30,6 +30,8 @@ from serve.shapes import ROUTES
 __all__ = ["deploy", "prepare_environment", "shutdown", "status"]
 
 READY_WITHIN_S = 600
+GONE_WITHIN_S = 40
+"""A little more than a replica may take to end its requests."""
 POLL_S = 0.2
 LABEL = "serve"
 
@@ -91,6 +93,11 @@ def shutdown() -> None:
     """Let running requests end, then take everything down."""
     if not _is_running():
         return
+    # `serve.shutdown()` waits on a call that dies with its actor, and Ray prints that as an error.
+    ray.get(_controller().graceful_shutdown.remote(False))
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while _is_running() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
     ray_serve.shutdown()
     if _head_is_here():
         shutil.rmtree(haproxy.private_folder() / _head()["NodeID"], ignore_errors=True)

@@ -54,7 +54,10 @@ class Captioning(Task):
     def collate(self, features: Columns) -> Tensors:
         flat = [np.frombuffer(pixels, np.uint8) for pixels in features["pixels"]]
         pictures = np.stack(flat).reshape(len(flat), 3, *self._size)
-        return {"pixel_values": self._normalised(pictures), "labels": padded(features["labels"], -100)}
+        labels = padded(features["labels"], -100)
+        # The decoder reads its own start first, then all labels but the last.
+        read = torch.nn.functional.pad(labels[:, :-1] != -100, (1, 0), value=True)
+        return {"pixel_values": self._normalised(pictures), "labels": labels, "decoder_attention_mask": read.long()}
 
     @property
     def _images(self) -> Any:

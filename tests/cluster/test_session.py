@@ -3,6 +3,8 @@
 import socket
 
 import pytest
+import ray
+from ray.util.state import list_nodes
 
 from cluster.session import session
 from llmray.job.errors import ClusterError
@@ -24,3 +26,13 @@ def test_a_host_that_does_not_exist_is_refused() -> None:
     address = "no-such-host.invalid:6379"
     with pytest.raises(ClusterError, match=f"{address}: nothing answers there"), session(Scale(address=address)):
         pass
+
+
+def test_workers_ask_the_ray_that_they_are_in_for_its_state(ray_cluster: None) -> None:
+    """Not whatever `ray start` was last used for on this machine: Ray Train would wait for it."""
+
+    @ray.remote(num_cpus=0.1)
+    def nodes() -> set[str]:
+        return {node.node_id for node in list_nodes(timeout=10)}
+
+    assert ray.get(nodes.remote()) == {node["NodeID"] for node in ray.nodes()}

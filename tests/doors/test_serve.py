@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import ray
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 from PIL import Image
+from playwright.sync_api import Browser, expect
 
 from llmray.corpus.tokenizer import train
 from llmray.job.errors import ClusterError
@@ -22,6 +24,7 @@ from llmray.store.journal import Progress
 from llmray.tasks import make
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
+from ui.app import launch
 
 PRESETS = {
     "qa": "bert-tiny",
@@ -142,6 +145,29 @@ def test_good_and_bad_requests_at_once_each_get_their_own(live: ServeResult) -> 
 
     with ThreadPoolExecutor(16) as many:
         assert list(many.map(ask, mixed)) == [status for _, _, status in mixed]
+
+
+@pytest.mark.browser
+@pytest.mark.filterwarnings("ignore::Warning:gradio")
+def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: Browser) -> None:
+    url, close = launch(live.url)
+    page = browser.new_page()
+    try:
+        page.goto(url)
+        expect(page.locator(".lr-up")).to_have_count(4)
+        for tab, answer in {
+            "Ask": "#ask-answer mark",
+            "Translate": "#translate-answer .lr-said",
+            "Caption": "#caption-answer .lr-said",
+            "Write": "#write-answer .lr-written",
+        }.items():
+            page.get_by_role("tab", name=tab).click()
+            page.locator("#caption-draw" if tab == "Caption" else ".lr-examples:visible button").first.click()
+            expect(page.locator(answer)).to_be_visible(timeout=20_000)
+            expect(page.locator(".lr-by:visible")).to_contain_text(re.compile(r"Answered by .+ in [\d.]+ m?s"))
+    finally:
+        page.close()
+        close()
 
 
 def listening() -> set[tuple[str, int]]:
