@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -24,7 +25,8 @@ RETRY_AFTER_S = 1
 
 def build(task: str, name: str, version: str, batcher: Batcher) -> FastAPI:
     """One task's application.  Every answer's headers name model and version."""
-    app = FastAPI(title=f"llmray {ROUTES[task]}", version=version, redoc_url=None, redirect_slashes=False)
+    title = f"llmray {ROUTES[task]}"
+    app = FastAPIOffline(title=title, version=version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
     async def ask(request: Request) -> Response:

@@ -14,6 +14,8 @@ from ui.trouble import EndpointError
 Standing = Model | EndpointError
 """Whether an endpoint can answer: the model that would, or what is wrong."""
 
+WORTH_TELLING = 0.01
+"""Runners-up less likely than this are not shown."""
 _CARET = '<span class="lr-caret"></span>'
 _STATE = {"absent": "not deployed", "unreachable": "not reachable", "busy": "no capacity", "late": "slow to answer"}
 
@@ -82,7 +84,7 @@ def answer(reply: Reply[list[Span]], context: str) -> str:
     if not reply.value or not reply.value[0].answer:
         return _panel('<p class="lr-said">The text gives no answer to this question.</p>', reply)
     best, *others = reply.value
-    also = [span for span in others if span.answer and span.answer != best.answer][:2]
+    also = [span for span in others if span.answer and span.answer != best.answer and span.score >= WORTH_TELLING][:2]
     body = f'<p class="lr-said">{escape(best.answer)}</p>{_confidence(best.score)}{_marked(best, context)}'
     return _panel(body + (_runners_up(also) if also else ""), reply)
 

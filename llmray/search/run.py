@@ -30,11 +30,11 @@ from llmray.search.trial import Sweep, Trial, spread_trial
 from llmray.search.watch import StopAll, Watch
 from llmray.store import folder, place
 from llmray.store.journal import Progress
+from llmray.stream.errors import cause_of, chain
 from llmray.training.attempt import Work
 from llmray.training.plan import plan, total_steps
 from llmray.training.run import resources
 from llmray.training.stopping import interrupts
-from llmray.training.watch import cause_of, chain
 
 METRICS = ("eval_loss", "loss")
 SHARED_BYTES = 512 << 20

@@ -7,6 +7,9 @@ import ray
 
 from llmray.job.errors import LlmrayError
 
+LINKS = ("controller_failure", "_base_exc", "cause", "__cause__", "__context__")
+"""Where Ray Train, Ray Core and Python keep what an error wraps."""
+
 
 @contextmanager
 def surfaced() -> Iterator[None]:
@@ -14,16 +17,28 @@ def surfaced() -> Iterator[None]:
     try:
         yield
     except (ray.exceptions.RayError, SystemError) as error:
-        ours = ours_within(error)
-        if ours is None:
+        if (ours := cause_of(error)) is None:
             raise
         raise ours from None
 
 
-def ours_within(error: BaseException | None) -> LlmrayError | None:
-    """The first error of ours among an error's causes."""
-    while error is not None:
-        if isinstance(error, LlmrayError) and not hasattr(error, "cause"):  # Ray's wrapper is of our class too
-            return error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+def cause_of(error: BaseException | None) -> LlmrayError | None:
+    """The error of ours inside the wrappers that Ray put around it."""
+    for link in chain(error):
+        if isinstance(link, LlmrayError) and not hasattr(link, "cause"):  # Ray's wrapper is of our class too
+            return link
     return None
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    """An exception and all that it wraps, outermost first."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        link = waiting.pop(0)
+        if link is None or link in found:
+            continue
+        found.append(link)
+        waiting += getattr(link, "worker_failures", {}).values()
+        waiting += [getattr(link, name, None) for name in LINKS]
+    return found

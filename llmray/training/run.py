@@ -23,10 +23,11 @@ from llmray.job.results import TrainResult
 from llmray.job.schema import Job, Scale
 from llmray.store import folder, journal, place
 from llmray.store.journal import Progress
+from llmray.stream.errors import cause_of, chain
 from llmray.training.attempt import Attempt, Seat, Work
 from llmray.training.plan import plan
 from llmray.training.stopping import flag, interrupts
-from llmray.training.watch import EndOnOurErrors, Journal, cause_of, chain
+from llmray.training.watch import EndOnOurErrors, Journal
 
 POLL_S = 0.25
 

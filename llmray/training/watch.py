@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.train import UserCallback
 
-from llmray.job.errors import LlmrayError
+from llmray.stream.errors import cause_of
 
 
 @ray.remote(num_cpus=0)
@@ -40,25 +40,3 @@ class EndOnOurErrors(UserCallback):
         for error in worker_exceptions.values():
             if (cause := cause_of(error)) is not None:
                 raise cause
-
-
-def cause_of(error: BaseException | None) -> LlmrayError | None:
-    """The error of ours inside the wrappers that Ray put around it."""
-    for link in chain(error):
-        if isinstance(link, LlmrayError) and not hasattr(link, "cause"):
-            return link
-    return None
-
-
-def chain(error: BaseException | None) -> list[BaseException]:
-    """An exception and all that it wraps, outermost first."""
-    found: list[BaseException] = []
-    waiting = [error]
-    while waiting:
-        link = waiting.pop(0)
-        if link is None or link in found:
-            continue
-        found.append(link)
-        waiting += getattr(link, "worker_failures", {}).values()
-        waiting += [getattr(link, name, None) for name in ("controller_failure", "_base_exc", "cause", "__cause__")]
-    return found

@@ -170,6 +170,21 @@ def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: B
         close()
 
 
+@pytest.mark.browser
+def test_the_api_page_needs_no_other_machine(live: ServeResult, browser: Browser) -> None:
+    asked: list[str] = []
+    page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    try:
+        page.goto(f"{live.url}/qa/docs")
+        expect(page.locator(".opblock-summary-description").first).to_have_text(
+            "Find the answer to a question in a context"
+        )
+    finally:
+        page.close()
+    assert not [url for url in asked if not url.startswith((live.url, "data:"))]
+
+
 def listening() -> set[tuple[str, int]]:
     """Addresses (in hexadecimal, as Linux writes them) and ports that take TCP connections on this machine."""
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]

@@ -7,7 +7,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from llmray.job.errors import DataError, ModelError
-from llmray.training.watch import cause_of, chain
+from llmray.stream.errors import cause_of, chain
 
 
 def test_ours_is_found_below_workers_tasks_and_causes() -> None:
