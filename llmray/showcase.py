@@ -35,15 +35,15 @@ def _corpus(rows: int, held_out: int = 400) -> dict[str, Any]:
 def _jobs(output: str) -> dict[str, Job]:
     """The job of every training, as a user would write it; small enough for two CPU cores."""
     two, here = {"workers": 2}, {"workers": 1, "max_failures": 0}
-    qa_train = {"steps": 500, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 30}
-    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(500 * 32), "scale": here}
+    qa_train = {"steps": 400, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 30}
+    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(400 * 32), "scale": here}
     encoder = place.join(output, "encoder", "model")
     trees: dict[str, dict[str, Any]] = {
         "writer": {
             "task": {"name": "causal_lm", "seq_len": 64},
             "model": {"from": "new:gpt2-tiny"},
-            "data": _corpus(8_500) | {"tokenizer": {"vocab_size": 600, "sample_rows": 2000}},
-            "train": {"steps": 100, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 20},
+            "data": _corpus(5_500) | {"tokenizer": {"vocab_size": 600, "sample_rows": 2000}},
+            "train": {"steps": 60, "batch_size": 64, "learning_rate": 3e-3, "warmup_steps": 15},
             "scale": two,
         },
         "encoder": {
@@ -56,11 +56,11 @@ def _jobs(output: str) -> dict[str, Job]:
         "sweep": qa
         | {
             "model": {"from": encoder},
-            "data": _corpus(80 * 32),
-            "train": qa_train | {"steps": 80, "eval_every": 20, "warmup_steps": 20},
+            "data": _corpus(60 * 32, held_out=200),
+            "train": qa_train | {"steps": 60, "eval_every": 20, "warmup_steps": 20},
             "scale": {"workers": 1},
             "tune": {
-                "space": {"train.learning_rate": [3e-4, 1e-3], "train.batch_size": [24, 32]},
+                "space": {"train.learning_rate": [5e-4, 1.5e-3], "train.batch_size": [24, 32]},
                 "trials": 4,
                 "grace_steps": 20,
             },
@@ -74,8 +74,8 @@ def _jobs(output: str) -> dict[str, Job]:
         "translator": {
             "task": {"name": "translation", "max_source_tokens": 64, "max_target_tokens": 80},
             "model": {"from": "new:marian-tiny"},
-            "data": _corpus(340 * 32) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
-            "train": {"steps": 340, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 60},
+            "data": _corpus(240 * 32) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
+            "train": {"steps": 240, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 60},
             "scale": here,
         },
         "captioner": {

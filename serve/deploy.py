@@ -32,7 +32,7 @@ __all__ = ["deploy", "prepare_environment", "shutdown", "status"]
 READY_WITHIN_S = 600
 GONE_WITHIN_S = 40
 """A little more than a replica may take to end its requests."""
-POLL_S = 0.2
+POLL_S = 0.5
 LABEL = "serve"
 
 

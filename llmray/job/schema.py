@@ -166,8 +166,9 @@ class Train(Section):
     """AdamW's decay of weight matrices; biases and norms have none."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest norm of the gradient; null for none."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """bf16: products in bfloat16 (autocast), weights and optimiser in fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: products in bfloat16 (autocast), weights and optimiser in fp32; auto: bf16 where every worker's hardware
+    multiplies it, else fp32 (a processor that must emulate it is two hundred times slower)."""
     seed: int = 0
     """Seeds weights, dropout, masks and shuffling."""
     log_every: int = Field(10, ge=1)

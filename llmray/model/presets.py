@@ -51,7 +51,13 @@ PRESETS: dict[str, dict[str, Size]] = {
     "llama": SIZES | {"base": Size(768, 12, 12, 2048), "1b": Size(2048, 16, 32, 8192), "8b": Size(4096, 32, 32, 14336)},
     "bert": SIZES | {"base": BASE, "large": MEDIUM},
     "roberta": SIZES | {"base": BASE, "large": MEDIUM},
-    "modernbert": SIZES | {"base": Size(768, 22, 12, 1152), "large": Size(1024, 28, 16, 2624)},
+    "modernbert": {
+        "tiny": Size(128, 2, 4, 192),
+        "mini": Size(256, 4, 4, 384),
+        "small": Size(512, 6, 8, 768),
+        "base": Size(768, 22, 12, 1152),
+        "large": Size(1024, 28, 16, 2624),
+    },
     "t5": SIZES | {"base": BASE, "large": MEDIUM},
     "marian": SIZES | {"base": Size(512, 6, 8, 2048)},
     "vit-gpt2": {"tiny": TINY, "mini": MINI, "small": SMALL, "base": BASE},
@@ -169,6 +175,7 @@ def _modernbert(size: Size, name: str, ids: dict[str, Any], positions: int) -> M
         sep_token_id=ids["eos_token_id"],
         global_attn_every_n_layers=1 if name in SIZES else 3,  # few layers must see the whole text in each
         tie_word_embeddings=name not in SIZES,
+        sparse_prediction=True,
         initializer_range=size.spread, **ids,
     )  # fmt: skip
 

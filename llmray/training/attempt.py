@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from llmray.job.errors import StoreError
-from llmray.job.schema import Job
+from llmray.job.schema import Job, Train
 from llmray.model.load import build, longest, save
 from llmray.store import place
 from llmray.stream.batches import batches
@@ -25,6 +25,8 @@ CPU = torch.device("cpu")
 EAGER_TOKENS = 512
 """Up to this length plain attention trains faster on a CPU than torch's fused one, whose backward pass is slow there:
 1.5 times at 64 to 128 tokens in bf16, 1.1 times at 512, half as fast at 1024."""
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Names that torch gives them on Intel, AMD and ARM."""
 HELD_OUT_BYTES = 256 << 20
 """Validation batches that a worker keeps in memory; more are streamed anew for every validation."""
 
@@ -53,7 +55,7 @@ class Attempt:
     def __init__(self, work: Work, seat: Seat, shards: Mapping[str, Any], checkpoints: str | None) -> None:
         """Build the model, and take up the newest whole checkpoint under `checkpoints` (None: keep none)."""
         assert work.job.model is not None
-        train = work.job.train
+        train = with_precision(work.job.train, seat)
         self.work, self.seat, self.train, self.shards = work, seat, train, shards
         torch.manual_seed(train.seed)
         self.model = build(work.job.model, work.task).to(seat.device)
@@ -140,6 +142,21 @@ class HeldOut:
             seen.append(batch) if size <= HELD_OUT_BYTES else seen.clear()
             yield batch
         self.kept = seen if size <= HELD_OUT_BYTES else None
+
+
+def with_precision(train: Train, seat: Seat) -> Train:
+    """The section with `precision: auto` settled, the same for every worker."""
+    if train.precision != "auto":
+        return train
+    native = all(gathered(multiplies_bf16(seat.device), seat))
+    return train.model_copy(update={"precision": "bf16" if native else "fp32"})
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for products in bfloat16, rather than emulating them."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(torch.cpu.get_capabilities().get(name) for name in BF16_INSTRUCTIONS)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

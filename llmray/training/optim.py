@@ -10,6 +10,10 @@ import torch
 
 from llmray.job.schema import Train
 
+BETAS = (0.9, 0.98)
+"""The second as RoBERTa's (https://arxiv.org/abs/1907.11692): at torch's 0.999 a run of a few hundred steps would end
+before the average of squared gradients has settled."""
+
 
 def optimizer(model: torch.nn.Module, train: Train) -> torch.optim.AdamW:
     """AdamW that decays matrices and leaves biases and norms (one-dimensional weights) alone."""
@@ -18,7 +22,7 @@ def optimizer(model: torch.nn.Module, train: Train) -> torch.optim.AdamW:
         {"params": [p for p in learned if p.ndim >= 2], "weight_decay": train.weight_decay},
         {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.learning_rate, fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.learning_rate, betas=BETAS, fused=True)
 
 
 def schedule(train: Train, total_steps: int) -> Callable[[int], float]:

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.data import ExecutionOptions
+from ray.data import ExecutionOptions, ExecutionResources
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
@@ -102,6 +102,8 @@ class Watch:
 
 
 def _here(work: Work, datasets: Mapping[str, Any], watch: Watch) -> dict[str, float]:
+    for ds in datasets.values():  # readers beyond these would only take the cores that learn
+        ds.context.execution_options.resource_limits = ExecutionResources(cpu=max(1, (os.cpu_count() or 1) // 2))
     shards = {name: _ordered(ds).iterator() for name, ds in datasets.items()}
     attempt = Attempt(work, Seat(), shards, _checkpoints(work))
     watch.take([{"began_at": attempt.start_step}])

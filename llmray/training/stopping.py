@@ -1,4 +1,4 @@
-"""How a run is asked to end: by Ctrl-C in the driver, by a flag in a worker.
+"""How a run is asked to end: by Ctrl-C or SIGTERM in the driver, by a flag in a worker.
 
 It does not know what ends.
 """
@@ -14,7 +14,7 @@ POLL_S = 0.5
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that work can end well; the second one interrupts at once."""
+    """An event that the first Ctrl-C or SIGTERM sets, so that work can end well; the second one interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -25,11 +25,12 @@ def interrupts() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    before = signal.signal(signal.SIGINT, handler)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handled in before.items():
+            signal.signal(number, handled)
 
 
 @contextmanager
