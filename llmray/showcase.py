@@ -50,7 +50,7 @@ def _jobs(output: str) -> dict[str, Job]:
             "task": {"name": "masked_lm", "seq_len": 64, "mask_share": 0.3},
             "model": {"from": "new:modernbert-tiny", "tokenizer": place.join(output, "writer", "model")},
             "data": _corpus(21_000),
-            "train": {"steps": 500, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
+            "train": {"steps": 450, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": here,
         },
         "sweep": qa
@@ -81,8 +81,8 @@ def _jobs(output: str) -> dict[str, Job]:
         "captioner": {
             "task": {"name": "captioning", "max_tokens": 40},
             "model": {"from": "new:vit-gpt2-tiny"},
-            "data": _corpus(420 * 64) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
-            "train": {"steps": 420, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
+            "data": _corpus(400 * 64) | {"tokenizer": {"vocab_size": 400, "sample_rows": 2000}},
+            "train": {"steps": 400, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": here,
         },
     }

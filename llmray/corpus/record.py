@@ -51,4 +51,15 @@ class Example:
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """What cannot be read: where it was found ("FILE, line N"), a short name to count it by, why in words, and the
+    record as it stands there, as far as it can be shown."""
+
+    where: str
+    kind: str
+    reason: str
+    record: str = ""
+
+
 Record: TypeAlias = Document | Pair | Question | Picture | Example

@@ -1,15 +1,18 @@
 """A row of a file → a record: which rows are wanted, and which columns they come from.
 
-It does not know how rows are read.  Every error is a `DataError` that names the row and the way out.
+It does not know how rows are read.  A row that makes no record becomes a `Bad`; what is wrong with the source's keys is
+a `DataError`.
 """
 
 import difflib
+import string
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeAlias
 
-from llmray.corpus.images import Images, require_picture
-from llmray.corpus.record import Picture, Question, Record
+from llmray.corpus.damage import DamageError, shown
+from llmray.corpus.images import Beside, Images, from_folder, require_picture
+from llmray.corpus.record import Bad, Picture, Question, Record
 from llmray.job.errors import DataError
 from llmray.job.schema import Source
 
@@ -17,6 +20,8 @@ Row: TypeAlias = tuple[str, Mapping[str, Any]]
 """Where a row was found ("FILE, line N"), and its columns."""
 
 PICTURE = ("image", "caption", "captions")
+USUAL = {"image": "file_name", "caption": "text"}
+"""What image folders, WebDataset and COCO call ours."""
 
 
 class Maker:
@@ -26,19 +31,28 @@ class Maker:
         self.source, self.record = source, record
         self.names = PICTURE if record is Picture else tuple(field.name for field in fields(record))
         self.images = Images(source.images) if source.images else None
-        for name in source.columns:
+        for name, wanted in source.columns.items():
             if name not in self.names:
                 known = f"{record.__name__} has {', '.join(self.names)}"
                 raise DataError(f"{source.path}: columns: no column of ours is called {name!r}; {known}")
+            _require_template(source.path, name, wanted)
 
-    def records(self, rows: Iterable[Row], whole: bool) -> Iterator[Record]:
+    def records(self, rows: Iterable[Row | Bad], whole: bool) -> Iterator[Record | Bad]:
         """A record for every wanted row.  Raises `DataError` when `where` keeps none of the `whole` source."""
         seen: dict[str, set[str]] = {column: set() for column in self.source.where}
-        none = True
-        for where, row in rows:
-            if self._wanted(where, row, seen):
+        none = bool(seen)
+        for row in rows:
+            if isinstance(row, Bad):
+                yield row
+                continue
+            try:
+                if not self._wanted(*row, seen):
+                    continue
                 none = False
-                yield self._record(where, row)
+                made: Record | Bad = self._record(*row)
+            except DamageError as damage:
+                made = replace(damage.bad, record=shown(row[1]))
+            yield made
         if none and whole:
             found = "; ".join(f"{column}: {_some(values)}" for column, values in seen.items())
             raise DataError(f"{self.source.path}: `where` keeps no row; found there: {found}")
@@ -60,62 +74,88 @@ class Maker:
     def _field(self, where: str, row: Mapping[str, Any], name: str) -> Any:
         if self.record is Question:
             if name == "answers":
-                return _answers(where, self._value(where, row, name))
+                return [] if row.get("is_impossible") is True else _answers(where, self._value(where, row, name))
             if name == "id" and name not in self.source.columns and name not in row:
                 return where
         return _text(where, name, self._value(where, row, name))
 
     def _value(self, where: str, row: Mapping[str, Any], name: str) -> Any:
-        wanted = self.source.columns.get(name, name)
+        wanted = self.source.columns.get(name, name if name in row else self._usual(row, name))
         if "{" not in wanted:
             return _column(where, row, wanted)
         try:
             return wanted.format_map(row)
         except KeyError as error:
             return _column(where, row, str(error.args[0]))
-        except (ValueError, AttributeError, IndexError) as error:
-            raise DataError(f"{where}: columns.{name}: {wanted!r} is not a template of columns: {error}") from None
+        except (ValueError, AttributeError, IndexError, TypeError) as error:
+            reason = f"columns.{name}: {wanted!r} does not fit the row: {error}"
+            raise DamageError(where, "wrong column", reason) from None
+
+    def _usual(self, row: Mapping[str, Any], name: str) -> str:
+        usual = USUAL.get(name, name) if self.record is Picture else name
+        return usual if usual in row else name
 
     def _picture(self, where: str, row: Mapping[str, Any]) -> Picture:
         plural = "captions" in self.source.columns or ("captions" in row and "caption" not in self.source.columns)
         told = self._value(where, row, "captions" if plural else "caption")
         if plural and not isinstance(told, list):
-            raise DataError(f"{where}: captions is a list of texts; found {_short(told)}; for one text use `caption`")
+            reason = f"captions is a list of texts; found {_short(told)}; for one text use `caption`"
+            raise DamageError(where, "wrong column", reason)
         captions = [_text(where, "caption", text) for text in (told if plural else [told])]
         return Picture(self._image(where, self._value(where, row, "image")), captions)
 
     def _image(self, where: str, value: Any) -> bytes:
         if isinstance(value, Mapping):  # Hugging Face's image column
             value = value.get("bytes") or value.get("path")
-        name = "image" if isinstance(value, bytes) else _text(where, "image", value)
-        if not isinstance(value, bytes):
-            if self.images is None:
-                raise DataError(f"{where}: {name!r} names a picture; say where they are with `images`")
-            value = self.images.read(name, where)
-        require_picture(value, where, name)
-        return bytes(value)
+        if isinstance(value, bytes):
+            require_picture(value, where, "image")
+            return value
+        name = _text(where, "image", value.name if isinstance(value, Beside) else value)
+        if self.images is not None:
+            data = self.images.read(name, where)
+        elif isinstance(value, Beside):
+            data = from_folder(value.folder, name, where)
+        else:
+            raise DamageError(where, "no picture", f"{name!r} names a picture; say where they are with `images`")
+        require_picture(data, where, name)
+        return data
+
+
+def _require_template(path: str, name: str, wanted: str) -> None:
+    """Raise `DataError` unless each brace of a template names a column."""
+    if "{" not in wanted:
+        return
+    try:
+        named = [field for _, field, _, _ in string.Formatter().parse(wanted) if field is not None]
+        error = "" if all(named) and not any(field[0].isdigit() for field in named) else "braces hold a column's name"
+    except ValueError as found:
+        error = str(found)
+    if error:
+        raise DataError(f"{path}: columns.{name}: {wanted!r} is not a template of columns: {error}")
 
 
 def _column(where: str, row: Mapping[str, Any], column: str) -> Any:
     if column in row:
         return row[column]
-    near = difflib.get_close_matches(column, row, 1, 0.4)
-    raise DataError(
-        f"{where}: no column {column!r}; found: {', '.join(map(str, row))}"
+    near = difflib.get_close_matches(column, map(str, row), 1, 0.4)
+    reason = (
+        f"no column {column!r}; found: {', '.join(map(str, row))}"
         + (f"; did you mean {near[0]!r}?" if near else "")
         + "; `columns` of the source maps ours to yours"
     )
+    raise DamageError(where, "wrong column", reason)
 
 
 def _text(where: str, name: str, value: Any) -> str:
     if not isinstance(value, (str, int, float)):
-        raise DataError(f"{where}: {name} is text; found {_short(value)}")
+        raise DamageError(where, "not text", f"{name} is text; found {_short(value)}")
     text = value if isinstance(value, str) else _plain(value)
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"{where}: {name} is not text: half a surrogate pair at character {error.start}") from None
+            reason = f"{name} is not text: half a surrogate pair at character {error.start}"
+            raise DamageError(where, "not text", reason) from None
     return text
 
 
@@ -133,7 +173,8 @@ def _answers(where: str, value: Any) -> list[dict[str, Any]]:
             for a in value
         ]
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{where}: answers is a list of {{text, start}}; found {_short(value)}") from None
+        reason = f"answers is a list of {{text, start}}; found {_short(value)}"
+        raise DamageError(where, "bad answers", reason) from None
 
 
 def _plain(value: Any) -> str:

@@ -3,32 +3,39 @@
 It does not know about Ray, nor what a task makes of the records.
 """
 
-import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 
 from llmray.corpus import shapes
-from llmray.corpus.record import Columns, Record
-from llmray.corpus.rows import Maker
-from llmray.corpus.tables import SUFFIXES, kind_of, row_groups, rows_of
+from llmray.corpus.damage import unreachable
+from llmray.corpus.find import files
+from llmray.corpus.folders import is_picture
+from llmray.corpus.parquet import row_groups
+from llmray.corpus.record import Bad, Columns, Document, Record
+from llmray.corpus.rows import Maker, Row
+from llmray.corpus.tables import kind_of, rows_of
 from llmray.job.errors import DataError
 from llmray.job.schema import Source
 from llmray.store import place
 
 BUILTIN = "builtin:"
 BUILTIN_SHARD_ROWS = 1000
+HUB = "hf:"
 BATCH_BYTES = 1 << 20
 """A batch ends when its texts and pictures reach this size, however few its rows."""
 PARQUET_SHARD_BYTES = 64 << 20
 FEW_FILES = 16
 """More Parquet files than this are parallel enough and are not split."""
+PICTURES_SHARD = 500
+"""Pictures, each a file, that one task reads."""
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a source that one task reads: files, row groups of a file, or a range of the built-in corpus."""
+    """A part of a source that one task reads: files, or, from `start` to `stop`, row groups of a file, rows of the
+    built-in corpus, parts of a data set of the hub."""
 
     source: Source
     paths: tuple[str, ...] = ()
@@ -40,31 +47,48 @@ class Shard:
 
 def is_store(source: Source) -> bool:
     """Whether a source is a store that `llmray prepare` made: encoded blocks, not records."""
-    return not source.path.startswith(BUILTIN) and place.exists(place.join(source.path, MANIFEST))
+    if source.path.startswith((BUILTIN, HUB)):
+        return False
+    try:
+        return place.exists(place.join(source.path, MANIFEST))
+    except OSError as error:
+        raise unreachable(source.path, error) from None
 
 
 def shards(source: Source) -> list[Shard]:
     """Split a source into parts.  Raises `DataError` naming the path where nothing readable is there."""
     if source.path.startswith(BUILTIN):
         return _builtin(source)
+    if source.path.startswith(HUB):
+        return _of_hub(source)
     if is_store(source):
         raise DataError(
             f"{source.path}: a prepared store holds a task's encoded blocks, no records; only `data.train` and"
             " `data.eval` of `llmray train` read it; name the corpus that it was made from"
         )
-    found = _found(source)
+    found = files(source)
     if source.limit:  # counts over all files, so one reader must see them all
         return [Shard(source, tuple(found), whole=True)]
-    parts = [shard for path in found for shard in _parts(source, path, split=len(found) <= FEW_FILES)]
+    pictures = [path for path in found if is_picture(path)]
+    parts = [Shard(source, tuple(some)) for some in _runs(pictures, PICTURES_SHARD)]
+    for path in found:
+        if not is_picture(path):
+            parts += _parts(source, path, split=len(found) <= FEW_FILES)
     return parts if len(parts) > 1 else [replace(parts[0], whole=True)]
 
 
-def read(shard: Shard, record: type[Record], batch_rows: int = 256) -> Iterator[Columns]:
-    """Records of a shard as columns, at most `batch_rows` at a time.  Raises `DataError` naming file and record."""
+def read(
+    shard: Shard, record: type[Record], batch_rows: int = 256, on_bad: Callable[[Bad], None] | None = None
+) -> Iterator[Columns]:
+    """Records of a shard as columns, at most `batch_rows` at a time.
+
+    What cannot be read is told to `on_bad`, and reading goes on; without it the first is raised as a `DataError` that
+    names file and record.
+    """
     names = [field.name for field in fields(record)]
     batch: list[Record] = []
     size = 0
-    for one in _records(shard, record):
+    for one in islice(_good(_records(shard, record), on_bad), shard.source.limit):
         batch.append(one)
         size += sum(len(getattr(one, name)) for name in names)
         if len(batch) == batch_rows or size >= BATCH_BYTES:
@@ -72,6 +96,28 @@ def read(shard: Shard, record: type[Record], batch_rows: int = 256) -> Iterator[
             batch, size = [], 0
     if batch:
         yield {name: [getattr(row, name) for row in batch] for name in names}
+
+
+def texts(source: Source) -> Iterator[str]:
+    """Every text of a source, whatever its columns are called and mean.  Raises `DataError` for the first `Bad`."""
+    for shard in shards(source):
+        if source.path.startswith(BUILTIN):
+            yield from (text for columns in read(shard, Document) for text in columns["text"])
+            continue
+        for row in _rows(shard):
+            if isinstance(row, Bad):
+                raise DataError(f"{row.where}: {row.reason}")
+            yield from (value for value in row[1].values() if isinstance(value, str))
+
+
+def _good(found: Iterable[Record | Bad], on_bad: Callable[[Bad], None] | None) -> Iterator[Record]:
+    for one in found:
+        if not isinstance(one, Bad):
+            yield one
+        elif on_bad is None:
+            raise DataError(f"{one.where}: {one.reason}")
+        else:
+            on_bad(one)
 
 
 def _builtin(source: Source) -> list[Shard]:
@@ -82,34 +128,6 @@ def _builtin(source: Source) -> list[Shard]:
     rows = min(rows, source.limit or rows)
     starts = range(0, rows, BUILTIN_SHARD_ROWS)
     return [Shard(source, start=at, stop=min(at + BUILTIN_SHARD_ROWS, rows)) for at in starts]
-
-
-def _found(source: Source) -> list[str]:
-    """Files of a source, each of a kind that can be read."""
-    try:
-        found = place.expand(source.path, SUFFIXES)
-    except OSError as error:
-        raise DataError(f"{source.path}: cannot be read: {error}") from None
-    if not found:
-        raise DataError(_nothing(source.path))
-    if source.target is None:
-        for path in found:
-            kind_of(path)
-    elif len(found) > 1:
-        raise DataError(f"{source.path}: parallel text is one file and its `target`; found {len(found)} files there")
-    elif not place.exists(source.target):
-        raise DataError(_nothing(source.target))
-    return found
-
-
-def _nothing(path: str) -> str:
-    folder, _, name = path.rstrip("/").rpartition("/")
-    near = difflib.get_close_matches(name, place.listdir(folder or "."), 1, 0.5)
-    return (
-        f"{path}: nothing to read there: no such file, or a folder or glob without files of the kinds"
-        f" {', '.join(SUFFIXES)}"
-        + (f"; did you mean {place.join(folder, near[0]) if folder else near[0]}?" if near else "")
-    )
 
 
 def _parts(source: Source, path: str, split: bool) -> list[Shard]:
@@ -127,10 +145,33 @@ def _parts(source: Source, path: str, split: bool) -> list[Shard]:
     return parts if len(parts) > 1 else [Shard(source, (path,))]
 
 
-def _records(shard: Shard, record: type[Record]) -> Iterator[Record]:
-    if not shard.paths:
+def _runs(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (paths[at : at + size] for at in range(0, len(paths), size))
+
+
+def _of_hub(source: Source) -> list[Shard]:
+    from llmray.corpus import hub  # imports `datasets`, and that torch, which takes seconds
+
+    given = [key for key in ("target", "images") if getattr(source, key)]
+    if given:
+        raise DataError(f"{source.path}: a data set of the hub takes no {', '.join(given)}; remove from the source")
+    parts = hub.parts(source.path)
+    if source.limit or parts == 1:
+        return [Shard(source, stop=parts, whole=True)]
+    return [Shard(source, start=part, stop=part + 1) for part in range(parts)]
+
+
+def _records(shard: Shard, record: type[Record]) -> Iterator[Record | Bad]:
+    if shard.source.path.startswith(BUILTIN):
         address = shapes.parse_uri(shard.source.path)
         return shapes.records(record, address.seed, address.split, shard.start, shard.stop)
+    return Maker(shard.source, record).records(_rows(shard), shard.whole)
+
+
+def _rows(shard: Shard) -> Iterator[Row | Bad]:
+    if shard.source.path.startswith(HUB):
+        from llmray.corpus import hub
+
+        return hub.rows(shard.source.path, shard.start, shard.stop)
     groups = range(shard.start, shard.stop) if shard.stop else None
-    rows = (row for path in shard.paths for row in rows_of(path, shard.source.target, groups))
-    return islice(Maker(shard.source, record).records(rows, shard.whole), shard.source.limit)
+    return (row for path in shard.paths for row in rows_of(path, shard.source.target, groups))

@@ -14,6 +14,12 @@ class PrepareResult(Result):
     """Blocks written."""
     tokens: int
     """Tokens in them, padding excluded."""
+    documents: int
+    """Records of the sources that are in them."""
+    dropped: int
+    """Records left out by a rule of `data.clean`; the manifest and `prepare.html` say which."""
+    quarantined: int
+    """Records that could not be read."""
     seconds: float
 
 

@@ -21,8 +21,8 @@ from llmray.model.registry import nearest
 from llmray.scoring.report import render
 from llmray.store import place
 from llmray.store.journal import Progress
+from llmray.stream.datasets import dataset
 from llmray.stream.errors import surfaced
-from llmray.stream.prepare import dataset
 from llmray.tasks.base import Task
 
 BASELINE_ROWS = 5000

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -32,7 +31,7 @@ from llmray.store import folder, place
 from llmray.store.journal import Progress
 from llmray.stream.errors import cause_of, chain
 from llmray.training.attempt import Work
-from llmray.training.plan import plan, total_steps
+from llmray.training.plan import counted, plan, total_steps
 from llmray.training.run import resources
 from llmray.training.stopping import interrupts
 
@@ -91,11 +90,11 @@ def _works(job: Job, variants: Sequence[Job]) -> tuple[list[Work], Mapping[str, 
         own = [v.model_copy(update={"output": output}) for v, output in zip(variants, outputs, strict=True)]
         return [validating(plan(variant)[0]) for variant in own], None
     first, datasets = plan(variants[0])
-    count = cache(datasets["train"].count)
+    rows = counted(datasets)
 
     def work_of(variant: Job) -> Work:
-        steps = total_steps(variant.train, count, variant.scale.workers)
-        return validating(Work(variant.model_copy(update={"model": first.job.model}), first.task, steps))
+        job = variant.model_copy(update={"model": first.job.model})
+        return validating(replace(first, job=job, total_steps=total_steps(variant, first.portions, rows)))
 
     works = [work_of(variant) for variant in variants]
     return works, _shared(datasets, max(work.total_steps * work.job.train.batch_size for work in works))
@@ -111,6 +110,8 @@ def validating(work: Work) -> Work:
 
 def _shared(datasets: Mapping[str, Any], rows: int) -> Mapping[str, Any] | None:
     """The encoded rows that trials need, made once in Ray's object store; None where they are too many."""
+    if "train" not in datasets:  # prepared: each trial reads it by itself
+        return datasets
     sample = datasets["train"].take_batch(8, batch_format="default")
     if rows * sum(len(pickle.dumps(column)) for column in sample.values()) / 8 > SHARED_BYTES:
         return None

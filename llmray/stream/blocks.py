@@ -6,8 +6,10 @@ twice writes it once.
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +25,10 @@ from llmray.tasks.base import Processor, Task
 BLOCKS = "blocks"
 COUNTED = ("input_ids", "labels")
 """Columns whose lengths are a block's tokens."""
+GROUP_ROWS, GROUP_BYTES = 1024, 1 << 20
+"""A row group is what can be read by itself; it ends at these many rows or (decoded) bytes."""
+MAGIC_BYTES = 4
+"""Length of the mark at the start of a Parquet file (https://parquet.apache.org/docs/file-format)."""
 ENCODING = ("name", "seq_len", "max_length", "stride", "max_source_tokens", "max_target_tokens", "max_tokens")
 """Options of a task that decide what its blocks look like."""
 
@@ -35,14 +41,33 @@ class Write:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         data = io.BytesIO()
-        pq.write_table(batch, data, compression="zstd")
+        rows = max(1, min(GROUP_ROWS, GROUP_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+        pq.write_table(batch, data, row_group_size=rows, compression="zstd")
         digest = hashlib.sha256(data.getbuffer()).hexdigest()
         name = f"{digest[:20]}.parquet"
         with place.open_file(place.join(self.folder, name), "wb") as file:
             file.write(data.getbuffer())
         lengths = [batch[column].combine_chunks().values for column in COUNTED if column in batch.column_names]
         line = {"name": name, "rows": batch.num_rows, "tokens": sum(map(len, lengths)), "sha256": digest}
-        return pa.table({key: [value] for key, value in line.items()})
+        return pa.table({key: [value] for key, value in (line | layout(data)).items()})
+
+
+def layout(file: io.BytesIO) -> dict[str, Any]:
+    """Row groups of a Parquet file, which lie one after another, and what follows them, the footer.
+
+    A group's hash is of its bytes and the footer's: both together can be read and checked without the rest of the file.
+    """
+    found, data = pq.read_metadata(file), file.getbuffer()
+    groups = [found.row_group(i) for i in range(found.num_row_groups)]
+    sizes = [sum(group.column(i).total_compressed_size for i in range(group.num_columns)) for group in groups]
+    ends = list(itertools.accumulate(sizes, initial=MAGIC_BYTES))
+    footer = data[ends[-1] :]
+    hashes = [hashlib.sha256(bytes(data[a:b]) + footer).hexdigest() for a, b in itertools.pairwise(ends)]
+    lines = zip(groups, sizes, hashes, strict=True)
+    return {
+        "groups": [{"rows": group.num_rows, "bytes": size, "sha256": digest} for group, size, digest in lines],
+        "footer_bytes": len(footer),
+    }
 
 
 class ReadBlocks:
@@ -78,6 +103,21 @@ def manifest(store: str) -> dict[str, Any]:
     if missing:
         raise DataError(f"{path}: not the manifest of a prepared store: {', '.join(missing)} missing")
     return found
+
+
+def damaged(store: str, files: Sequence[dict[str, Any]]) -> list[str]:
+    """Paths of a store's files that are missing, or not what was written."""
+    with ThreadPoolExecutor() as pool:
+        found = zip(files, pool.map(lambda file: _digest(place.join(store, BLOCKS, file["name"])), files), strict=True)
+        return [place.join(store, BLOCKS, file["name"]) for file, digest in found if digest != file["sha256"]]
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with place.open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return None
 
 
 def columns(store: str, files: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -1,148 +1,187 @@
-"""Sources of a job → Ray Datasets of records, of features; features → a prepared store.
+"""`prepare`: a corpus → a store of encoded blocks, through Ray Data tasks that each commit one part.
 
-It does not know what the features mean, nor who learns from them.  Everything is lazy and streams: a shard is read,
-encoded and handed on while the next one is still on disk.
+It does not know how a part is read, cleaned or encoded (`stages`).  An interrupted run goes on with the parts that are
+left; the manifest, written last, commits the store.
 """
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.data
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
-from llmray.corpus import tokenizer as bpe
-from llmray.corpus.record import Record
-from llmray.corpus.source import MANIFEST, is_store, read, shards
-from llmray.job.errors import DataError, StoreError
+from llmray.corpus.contamination import Contamination
+from llmray.corpus.copies import Copies, found_in
+from llmray.corpus.record import Document, Record
+from llmray.corpus.refine import Refine
+from llmray.corpus.source import MANIFEST, shards, texts
+from llmray.corpus.tally import Tally, total
+from llmray.job.errors import DataError, JobError, StoreError
 from llmray.job.load import dump
 from llmray.job.results import PrepareResult
-from llmray.job.schema import Job, Source, Tokenizer
+from llmray.job.schema import Clean, Job, Model, Source
 from llmray.model.load import processor
 from llmray.model.registry import nearest
 from llmray.store import place
 from llmray.store.journal import Progress
 from llmray.stream import blocks
+from llmray.stream.account import render
+from llmray.stream.datasets import each, train_tokenizer
 from llmray.stream.errors import surfaced
-from llmray.stream.steps import Encode, Read, Shuffle
+from llmray.stream.stages import Cleaning, Encoding, Line, Part, Step
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Processor, Task
 
-BLOCK_BYTES = 1 << 20
-"""Ray Data hands blocks on at this size: its default of 128 MB would hold a first batch back for seconds."""
-FILE_BYTES = 32 << 20
-"""Size of a store's files, uncompressed."""
-APART = 0.5
-"""CPUs of a step that must not be fused with the one before, which takes 1: fused, Ray would gather as many shards for
-one task as the step wants rows."""
+DOCUMENTS, PARTS, REPORT = "documents", "parts", "prepare.html"
+VERSIONED = ("llmray", "ray", "transformers", "tokenizers", "pyarrow")
+COPY = "copy of another document"
 
 
-def dataset(sources: Sequence[Source], record: type[Record], shuffle_rows: int = 0, seed: int = 0) -> ray.data.Dataset:
-    """Records of all sources, in order, or shuffled among `shuffle_rows` at a time.
+@dataclass(frozen=True)
+class Corpus:
+    """What is to be encoded, part after part, and what became of the sources so far."""
 
-    Raises `DataError` naming the path when nothing readable is there.
-    """
-    work = [shard for source in sources for shard in shards(source)]
-    return _shuffled(_each(len(work), Read(work, record)), shuffle_rows, seed)
-
-
-def encoded(rows: ray.data.Dataset, task: Task) -> ray.data.Dataset:
-    """Features of the task, ready for `stream.batches`."""
-    return rows.map_batches(Encode(task), batch_size=None, batch_format="pyarrow")
-
-
-def features(sources: Sequence[Source], task: Task, shuffle_rows: int = 0, seed: int = 0) -> ray.data.Dataset:
-    """Features of sources: encoded as they stream, or as `prepare` stored them."""
-    stored = [source for source in sources if is_store(source)]
-    if not stored:
-        return encoded(dataset(sources, task.record, shuffle_rows, seed), task)
-    if len(sources) > 1:
-        raise DataError(f"{stored[0].path}: a prepared store stands alone; prepare the other sources into it")
-    files = blocks.checked(stored[0], task)["shards"]
-    return _shuffled(_each(len(files), blocks.ReadBlocks(stored[0].path, files)), shuffle_rows, seed)
-
-
-def train_tokenizer(sources: Sequence[Source], record: type[Record], wanted: Tokenizer) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of the sources' first `sample_rows` rows, an equal share of each source."""
-    share = -(-wanted.sample_rows // len(sources))
-    texts = (text for source in sources for text in _texts(source, record, share))
-    return bpe.train(texts, wanted.vocab_size)
-
-
-def _texts(source: Source, record: type[Record], rows: int) -> Iterator[str]:
-    for shard in shards(source):
-        for columns in read(shard, record, min(rows, 256)):
-            some = {name: values[:rows] for name, values in columns.items()}
-            yield from bpe.texts_of(some, record)
-            rows -= len(next(iter(some.values())))
-            if rows <= 0:
-                return
-
-
-def _each(parts: int, step: Callable[[Any], Any]) -> ray.data.Dataset:
-    """One task for each number below `parts`."""
-    numbers = ray.data.range(parts, override_num_blocks=parts)
-    numbers.context.target_max_block_size = BLOCK_BYTES
-    numbers.context.execution_options.preserve_order = True
-    return numbers.map_batches(step, batch_size=None)
-
-
-def _shuffled(rows: ray.data.Dataset, shuffle_rows: int, seed: int) -> ray.data.Dataset:
-    if not shuffle_rows:
-        return rows
-    return rows.map_batches(Shuffle(seed), batch_size=shuffle_rows, batch_format="pyarrow", num_cpus=APART)
+    parts: list[Part]
+    tallies: list[Tally]
+    """One a source; empty where the encoding itself reads the sources."""
+    copies: Copies | None = None
 
 
 def prepare(job: Job, progress: Progress) -> PrepareResult:
-    """Encode `data.train` into Parquet files under `output/blocks`; `manifest.json`, written last, commits them.
+    """Clean and encode `data.train` into Parquet files under `output/blocks`; `manifest.json`, written last, commits.
 
-    A second run with the same job returns the first one's result.  Raises `StoreError` when the folder holds the
-    store of another job.
+    A second run with the same job checks every file against the manifest, makes damaged ones again, and returns the
+    first one's result.  Raises `StoreError` when the folder holds the store of another job.
     """
     assert job.task is not None
     if place.exists(place.join(job.output, MANIFEST)):
-        return _known(job, blocks.manifest(job.output))
+        known = blocks.manifest(job.output)
+        _require_same(job, known)
+        damaged = blocks.damaged(job.output, known["shards"])
+        if not damaged:
+            return PrepareResult(**known["result"])
+        for path in damaged:
+            progress.note(f"{path}: is not what was written there; it is made again")
     began, label = time.monotonic(), f"prepare {job.output}"
     progress.start(label)
+    stages = Stages(job, lambda done, parts: progress.update(label, done, parts=parts))
     kind = TASKS[job.task.name]
-    task = make(job.task, _processor(job, kind.record), job.train.seed)
-    place.remove(place.join(job.output, blocks.BLOCKS))
-    files, schema = _written(job, task, lambda rows: progress.update(label, rows))
+    corpus = stages.corpus(kind.record)
+    task = make(job.task, _processor(job, kind.record, corpus), job.train.seed)
+    files, tallies = stages.encoded(corpus, task)
     if not files:
         paths = ", ".join(source.path for source in job.data.train)
-        raise DataError(f"data.train: {paths} makes no encoded rows; see `where` and `limit` of the sources")
+        raise DataError(f"data.train: {paths} makes no encoded rows; see `clean`, and the sources' `where` and `limit`")
     rows, tokens = (sum(file[key] for file in files) for key in ("rows", "tokens"))
-    result = PrepareResult(store=job.output, rows=rows, tokens=tokens, seconds=time.monotonic() - began)
+    result = PrepareResult(
+        store=job.output,
+        rows=rows,
+        tokens=tokens,
+        documents=total(tallies).kept,
+        dropped=sum(total(tallies).dropped.values()),
+        quarantined=sum(total(tallies).quarantined.values()),
+        seconds=time.monotonic() - began,
+    )
     body = {
         "job": _identity(job),
         "task": blocks.encoding(task),
         "processor": blocks.identity(task.processor),
-        "schema": schema,
+        "versions": {name: version(name) for name in VERSIONED},
+        "schema": blocks.columns(job.output, files),
+        "sources": [
+            {"path": source.path, "weight": source.weight, "tally": tally.model_dump()}
+            for source, tally in zip(job.data.train, tallies, strict=True)
+        ],
+        "clusters": corpus.copies.clusters() if corpus.copies else [],
         "shards": files,
         "result": result.model_dump(),
     }
     place.write_text(place.join(job.output, "job.yaml"), dump(job))
+    place.write_text(place.join(job.output, REPORT), render(body))
     place.write_text(place.join(job.output, MANIFEST), json.dumps(body, indent=2))
     progress.done(label, f"{result.rows:,} rows, {result.tokens:,} tokens")
     return result
 
 
-def _written(job: Job, task: Task, told: Callable[[int], None]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Lines of the manifest for the files written, in the corpus's order, and the files' columns."""
-    made = features(job.data.train, task, job.data.shuffle_rows, job.train.seed)
-    made.context.target_max_block_size = FILE_BYTES
-    lines = made.map_batches(blocks.Write(job.output), batch_size=None, batch_format="pyarrow", num_cpus=APART)
-    files, rows = [], 0
-    with surfaced():
-        for line in lines.iter_rows():
-            rows += line["rows"]
-            told(rows)
-            files.append({key: line[key] for key in ("name", "rows", "tokens", "sha256")})
-    return files, blocks.columns(job.output, files)
+class Stages:
+    """The parts of a job's corpus, run through Ray Data, those that were done before left out."""
+
+    def __init__(self, job: Job, told: Callable[[int, int], None]) -> None:
+        self.job, self.told = job, told
+        self.sources = job.data.train
+
+    def corpus(self, record: type[Record]) -> Corpus:
+        """Shards as they are, or what cleaning leaves of them.  Raises `JobError` for cleaning of other records."""
+        parts = [Part(number, shard) for number, source in enumerate(self.sources) for shard in shards(source)]
+        clean = self.job.data.clean
+        if clean is None:
+            return Corpus(parts, [])
+        if record is not Document:
+            raise JobError("data.clean: cleans documents, for language modelling; remove it, or change the task")
+        folder = place.join(self.job.output, DOCUMENTS)
+        work = Cleaning(Refine(clean, _contamination(clean), folder), self.job.output, self.job.data.on_error)
+        lines = self._done(parts, work, clean.model_dump(mode="json"))
+        files = [(part, file) for part, line in zip(parts, lines, strict=True) for file in line["files"]]
+        paths = [place.join(folder, file["name"]) for _, file in files]
+        copies = found_in(paths) if clean.duplicates else None
+        drops = copies.by_file if copies else [()] * len(files)
+        tallies = [
+            total(Tally(**line["tally"]) for part, line in zip(parts, lines, strict=True) if part.source == number)
+            for number in range(len(self.sources))
+        ]
+        for (part, _), dropped in zip(files, drops, strict=True):
+            tallies[part.source].drop_kept(COPY, len(dropped))
+        kept = zip(files, paths, drops, strict=True)
+        return Corpus([Part(p.source, p.shard, path, dropped) for (p, _), path, dropped in kept], tallies, copies)
+
+    def encoded(self, corpus: Corpus, task: Task) -> tuple[list[Line], list[Tally]]:
+        """Lines of the manifest for the files of blocks, in the corpus's order, and the sources' tallies."""
+        work = Encoding(task, self.job.output, self.job.data.on_error)
+        lines = self._done(corpus.parts, work, [blocks.encoding(task), blocks.identity(task.processor)])
+        files = [
+            file | {"source": part.source}
+            for part, line in zip(corpus.parts, lines, strict=True)
+            for file in line["files"]
+        ]
+        tallies = []
+        for number, source in enumerate(self.sources):
+            told = [line["tally"] for part, line in zip(corpus.parts, lines, strict=True) if part.source == number]
+            encoded = total(Tally(**tally) for tally in told)
+            if corpus.tallies and encoded.read != corpus.tallies[number].kept:
+                raise StoreError(
+                    f"{source.path}: {corpus.tallies[number].kept} documents were kept but {encoded.read} encoded; this"
+                    " is an error of llmray's, and nothing was committed"
+                )
+            tally = corpus.tallies[number].model_copy(update={"tokens": encoded.tokens}) if corpus.tallies else encoded
+            tally.require_whole(source.path)
+            tallies.append(tally)
+        return files, tallies
+
+    def _done(self, parts: Sequence[Part], work: Callable[[Part, str], Line], settings: Any) -> list[Line]:
+        folder = place.join(self.job.output, PARTS)
+        names = [part.name([type(work).__name__, settings, self.job.train.seed]) for part in parts]
+        kept = {name: self._line(folder, name) for name in {*names} & {n[:-5] for n in place.listdir(folder)}}
+        todo = [(part, name) for part, name in zip(parts, names, strict=True) if not kept.get(name)]
+        if todo:
+            with surfaced():
+                for done, _ in enumerate(each(len(todo), Step(work, todo, folder)).iter_rows(), 1):
+                    self.told(len(parts) - len(todo) + done, len(parts))
+        return [kept.get(name) or json.loads(place.read_text(place.join(folder, f"{name}.json"))) for name in names]
+
+    def _line(self, folder: str, name: str) -> Line | None:
+        """What a part told, if all its files are as they were written."""
+        line: Line = json.loads(place.read_text(place.join(folder, f"{name}.json")))
+        hashed = [file for file in line["files"] if "sha256" in file]
+        return None if blocks.damaged(self.job.output, hashed) else line
+
+
+def _contamination(clean: Clean) -> Contamination:
+    return Contamination(text for source in clean.evaluation for text in texts(source))
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -150,32 +189,36 @@ def _identity(job: Job) -> dict[str, Any]:
     return job.model_dump(mode="json", by_alias=True, include={"task", "model", "data"}) | {"seed": job.train.seed}
 
 
-def _known(job: Job, manifest: dict[str, Any]) -> PrepareResult:
+def _require_same(job: Job, manifest: Line) -> None:
     differing = [key for key, value in _identity(job).items() if manifest["job"].get(key) != value]
     if differing:
         raise StoreError(
             f"{job.output}: holds the store of another job, which differs in {', '.join(differing)};"
             " choose another `output`, or remove the folder"
         )
-    return PrepareResult(**manifest["result"])
 
 
-def _processor(job: Job, record: type[Record]) -> Processor:
+def _processor(job: Job, record: type[Record], corpus: Corpus) -> Processor:
     """The model's, or one with a tokenizer trained on the corpus; the tokenizer is kept in the store."""
     model, near = job.model, nearest(job.output)
     if model is not None and (model.tokenizer or not model.from_.startswith("new:")):
         found = processor(model, near)
         _keep(job.output, found.tokenizer)
         return found
-    tokenizer = train_tokenizer(job.data.train, record, job.data.tokenizer)
-    folder = _keep(job.output, tokenizer)
-    return processor(model.model_copy(update={"tokenizer": folder}), near) if model else Processor(tokenizer)
+    folder = place.join(job.output, "tokenizer")
+    if not place.listdir(folder):  # an interrupted run has it already
+        files = {part.file for part in corpus.parts if part.file}
+        cleaned = [Source(path=path) for path in sorted(files)]
+        sources = cleaned or job.data.train
+        tokenizer = train_tokenizer(sources, record, job.data.tokenizer, lambda bad: None)  # the encoding judges it
+        _keep(job.output, tokenizer)
+    kept = str(place.local_copy(folder))
+    wanted = model.model_copy(update={"tokenizer": kept}) if model else Model(from_=kept)
+    return processor(wanted, near)
 
 
-def _keep(output: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Save the tokenizer in the store; the local folder that has it."""
-    folder = place.join(output, "tokenizer")
+def _keep(output: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Save the tokenizer in the store."""
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(Path(scratch, "tokenizer"))
-        place.upload(Path(scratch, "tokenizer"), folder)
-    return str(place.local_copy(folder))
+        place.upload(Path(scratch, "tokenizer"), place.join(output, "tokenizer"))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch.nn.functional import cross_entropy
 
-from llmray.corpus.pack import pack
-from llmray.corpus.record import Columns, Document, Record
+from llmray.corpus.record import Columns
 from llmray.job.errors import RequestError
-from llmray.tasks.base import Answer, Request, Task, Tensors
+from llmray.tasks.base import Answer, Request, Tensors
 from llmray.tasks.generating import grouped, position_limit
+from llmray.tasks.language import LanguageModel, inputs, numbered
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import TextParameters, generation, judged
 from llmray.tasks.tensors import ids_and_mask, padded
@@ -22,25 +22,26 @@ if TYPE_CHECKING:  # workers that only read need no model's code, whose import t
     from transformers import PreTrainedModel
 
 
-class CausalLanguageModel(Task):
+class CausalLanguageModel(LanguageModel):
     """Inputs `{"text"}`; answers `{"generated_text", "finish_reason", "prompt_tokens", "tokens"}`."""
 
     name: ClassVar[str] = "causal_lm"
-    record: ClassVar[type[Record]] = Document
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     headline: ClassVar[str] = "perplexity"
 
-    def encode(self, rows: Columns) -> Columns:
-        ids = self._documents(rows)
-        return {"input_ids": pack(ids, self.options.seq_len, self._end)}
-
     def collate(self, features: Columns) -> Tensors:
         batch = ids_and_mask(features["input_ids"], self._pad)
-        return batch | {"labels": padded(features["input_ids"], -100)}
+        labels = padded(features["input_ids"], -100)
+        if "lengths" not in features:
+            return batch | {"labels": labels}
+        documents = numbered(features["lengths"], labels.shape[1])
+        firsts = documents[:, 1:] != documents[:, :-1]
+        labels[:, 1:][firsts] = -100  # nothing of its own document tells what it begins with
+        return {"input_ids": batch["input_ids"], "documents": documents, "labels": labels}
 
     def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         count = (batch["labels"][:, 1:] != -100).sum()
-        return model(**batch).loss * count, count
+        return model(**inputs(model, batch, causal=True)).loss * count, count
 
     def answer(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Answer | RequestError]:
         return grouped(requests, lambda r: self.prepare(model, r), lambda p, rows: self._generate(model, p, rows))
@@ -49,7 +50,7 @@ class CausalLanguageModel(Task):
         """Judged parameters and the prompt's ids.  Raises `RequestError`."""
         parameters = judged(TextParameters, request.parameters)
         limit = position_limit(model)
-        ids = self.processor.tokenizer(request.inputs["text"], add_special_tokens=False)["input_ids"] or [self._end]
+        ids = self.processor.tokenizer(request.inputs["text"], add_special_tokens=False)["input_ids"] or [self.end]
         if len(ids) >= limit:
             raise RequestError(f"inputs: {len(ids)} tokens; this model reads at most {limit - 1}")
         return parameters, ids
@@ -58,7 +59,7 @@ class CausalLanguageModel(Task):
         """What `model.generate` is told; the answer never passes the model's positions."""
         room = position_limit(model) - prompt_tokens
         wanted = min(parameters.max_new_tokens or 64, room)
-        config = generation(parameters, 1, wanted, pad_token_id=self._pad, eos_token_id=self._end)
+        config = generation(parameters, 1, wanted, pad_token_id=self._pad, eos_token_id=self.end)
         config.stop_strings = list(parameters.stop) or None
         return config
 
@@ -72,8 +73,8 @@ class CausalLanguageModel(Task):
         return [self._told(parameters, p, row[width:].tolist()) for p, row in zip(prompts, out, strict=True)]
 
     def _told(self, parameters: TextParameters, prompt: list[int], new: list[int]) -> Answer:
-        ended = self._end in new
-        new = new[: new.index(self._end)] if ended else new
+        ended = self.end in new
+        new = new[: new.index(self.end)] if ended else new
         text = self.processor.tokenizer.decode(new, skip_special_tokens=True)
         cuts = [text.index(stop) + len(stop) for stop in parameters.stop if stop in text]
         text = text[: min(cuts)] if cuts else text
@@ -84,7 +85,7 @@ class CausalLanguageModel(Task):
 
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         """Each document's negative log-likelihood (nats), every token predicted, the first one after an end token."""
-        documents = [[self._end, *ids, self._end] for ids in self._documents(rows)]
+        documents = [[self.end, *ids.tolist(), self.end] for ids in self.ids(rows["text"])]
         found = [self._likelihood(model, ids) for ids in documents]
         return [
             {"nll": nll, "tokens": len(ids) - 1, "bytes": len(text.encode())}
@@ -111,19 +112,18 @@ class CausalLanguageModel(Task):
 
     def baseline(self, train: Columns, held_out: Columns) -> dict[str, float]:
         """A unigram model: add-one-smoothed frequencies of the training documents' tokens."""
-        known, asked = ([i for ids in self._documents(rows) for i in [*ids, self._end]] for rows in (train, held_out))
+        known, asked = (
+            [i for ids in self.ids(r["text"]) for i in [*ids.tolist(), self.end]] for r in (train, held_out)
+        )
         nll, tokens = unigram_nll(known, asked, len(self.processor.tokenizer))
         written = sum(len(text.encode()) for text in held_out["text"])
         return self.summarise([{"nll": nll, "tokens": tokens, "bytes": written}])
 
-    def _documents(self, rows: Columns) -> list[list[int]]:
-        return self.processor.tokenizer(list(rows["text"]), add_special_tokens=False)["input_ids"]
-
     @property
-    def _end(self) -> int:
+    def end(self) -> int:
         return int(self.processor.tokenizer.eos_token_id)
 
     @property
     def _pad(self) -> int:
         pad = self.processor.tokenizer.pad_token_id
-        return self._end if pad is None else int(pad)
+        return self.end if pad is None else int(pad)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from llmray.corpus.pack import pack
-from llmray.corpus.record import Columns, Document, Record
+from llmray.corpus.record import Columns
 from llmray.job.errors import RequestError
-from llmray.tasks.base import Answer, Request, Task, Tensors
+from llmray.tasks.base import Answer, Request, Tensors
 from llmray.tasks.generating import grouped, position_limit
+from llmray.tasks.language import LanguageModel, inputs, numbered
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import FillParameters, judged
 from llmray.tasks.tensors import ids_and_mask
@@ -22,18 +22,16 @@ if TYPE_CHECKING:  # workers that only read need no model's code, whose import t
     from transformers import PreTrainedModel
 
 
-class MaskedLanguageModel(Task):
+class MaskedLanguageModel(LanguageModel):
     """Inputs `{"text"}` with one mask; answers `{"candidates": [{"score", "token", "token_str", "sequence"}]}`."""
 
     name: ClassVar[str] = "masked_lm"
-    record: ClassVar[type[Record]] = Document
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     headline: ClassVar[str] = "accuracy"
 
-    def encode(self, rows: Columns) -> Columns:
-        tokenizer = self.processor.tokenizer
-        ids = tokenizer(list(rows["text"]), add_special_tokens=False)["input_ids"]
-        return {"input_ids": pack(ids, self.options.seq_len, int(tokenizer.sep_token_id))}
+    @property
+    def end(self) -> int:
+        return int(self.processor.tokenizer.sep_token_id)
 
     def collate(self, features: Columns) -> Tensors:
         """Hide `mask_share` of the tokens: 80 % masked, 10 % random, 10 % kept (https://arxiv.org/abs/1810.04805).
@@ -51,7 +49,12 @@ class MaskedLanguageModel(Task):
         other = torch.from_numpy(draw.integers(0, len(tokenizer), ids.shape))
         ids = torch.where(hidden & (chance[1] < 0.8), int(tokenizer.mask_token_id), ids)
         ids = torch.where(hidden & (chance[1] >= 0.9), other, ids)
+        if "lengths" in features:
+            return {"input_ids": ids, "documents": numbered(features["lengths"], ids.shape[1]), "labels": labels}
         return {"input_ids": ids, "attention_mask": batch["attention_mask"], "labels": labels}
+
+    def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().loss(model, inputs(model, batch, causal=False))
 
     def answer(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Answer | RequestError]:
         return grouped(requests, lambda r: self._prepare(model, r), lambda p, rows: self._fill(model, p, rows))

@@ -16,6 +16,7 @@ from llmray.job.schema import Job, Train
 from llmray.model.load import build, longest, save
 from llmray.store import place
 from llmray.stream.batches import batches
+from llmray.stream.feed import Feed, Portion
 from llmray.tasks.base import Task, Tensors
 from llmray.training.checkpoint import Saver, load_state, newest_good
 from llmray.training.loop import Row, fit, mean_loss
@@ -38,6 +39,8 @@ class Work:
     job: Job
     task: Task
     total_steps: int
+    portions: tuple[Portion, ...] = ()
+    """Prepared stores to learn from, which each worker reads by itself; none: the workers are streamed to."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,12 @@ class Attempt:
         """Train to the end or until asked to stop, yielding log and validation rows."""
         seat, train = self.seat, self.train
         share = train.batch_size // (seat.world * train.accumulate)
-        used = self.start_step * train.accumulate
         held_out = HeldOut(self.shards["eval"], self.work.task, share) if "eval" in self.shards else None
         model = self._parallel()
         for row in fit(
             model,
             self.work.task,
-            batches(self.shards["train"], self.work.task, share, skip=used),
+            self._batches(share),
             train,
             self.work.total_steps,
             optimizer=self.optimizer,
@@ -98,6 +100,22 @@ class Attempt:
     def save_model(self, folder: str) -> None:
         """Write the model in Hugging Face layout."""
         save(self.model, self.work.task, folder)
+
+    def _batches(self, share: int) -> Iterator[Tensors]:
+        """`share` rows at a time, from where the run stands."""
+        seat, train = self.seat, self.train
+        if not self.work.portions:
+            return batches(self.shards["train"], self.work.task, share, skip=self.start_step * train.accumulate)
+        feed = Feed(
+            self.work.portions,
+            share,
+            rank=seat.rank,
+            world=seat.world,
+            seed=train.seed,
+            shuffle=bool(self.work.job.data.shuffle_rows),
+            start=self.start_step * train.batch_size,
+        )
+        return map(self.work.task.collate, feed)
 
     def _parallel(self) -> torch.nn.Module:
         if self.seat.world == 1:

@@ -120,6 +120,8 @@ def to_device(batch: Tensors, device: torch.device) -> Tensors:
 
 def tokens(batch: Tensors) -> int:
     """Tokens that a batch makes a model read, padding left out."""
+    if "documents" in batch:
+        return int((batch["documents"] >= 0).sum())
     seen = batch.get("attention_mask")
     return int(seen.sum() if seen is not None else (batch["labels"] != -100).sum())
 

@@ -4,18 +4,20 @@ It does not know how training runs.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmray.corpus.source import read, shards
+from llmray.corpus.source import is_store, read, shards
 from llmray.job.errors import DataError, JobError
 from llmray.job.load import require
 from llmray.job.schema import Job, Model, Train
 from llmray.model.load import processor, require_fit, resolve
 from llmray.model.registry import nearest
 from llmray.store import place
-from llmray.stream.prepare import MANIFEST, features, train_tokenizer
+from llmray.stream.datasets import features, train_tokenizer
+from llmray.stream.feed import Feed, Portion, portions_of
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Task
 from llmray.training.attempt import Work
@@ -30,15 +32,15 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     require_fit(model, task)
     require_one_batch(job, task)
     job = job.model_copy(update={"model": model})
-    datasets = encoded_sources(job, task)
-    steps = total_steps(job.train, datasets["train"].count, job.scale.workers)
-    return Work(job, task, steps), datasets
+    portions, datasets = portions_of(job.data.train, task), encoded_sources(job, task)
+    return Work(job, task, total_steps(job, portions, counted(datasets)), portions), datasets
 
 
 def encoded_sources(job: Job, task: Task) -> dict[str, Any]:
-    """The sources of `data` as encoded datasets, ready to stream."""
-    seed, shuffled = job.train.seed, job.data.shuffle_rows
-    datasets = {"train": features(job.data.train, task, shuffled, seed)}
+    """The sources of `data` as encoded datasets, ready to stream; prepared stores to learn from are fed instead."""
+    datasets = {}
+    if not any(map(is_store, job.data.train)):
+        datasets["train"] = features(job.data.train, task, job.data.shuffle_rows, job.train.seed)
     if job.data.eval:
         datasets["eval"] = features(job.data.eval, task)
     return datasets
@@ -85,7 +87,7 @@ def require_one_batch(job: Job, task: Task) -> None:
     """
     rows = 0
     for source in job.data.train:
-        if place.exists(place.join(source.path, MANIFEST)):
+        if is_store(source):
             return  # prepared: judged when it was written
         for shard in shards(source):
             for columns in read(shard, task.record, job.train.batch_size):
@@ -98,14 +100,22 @@ def require_one_batch(job: Job, task: Task) -> None:
     )
 
 
-def total_steps(train: Train, count: Callable[[], int], workers: int) -> int:
-    """Optimiser steps of the whole run: as told, or counted from the encoded rows of `epochs`."""
+def counted(datasets: Mapping[str, Any]) -> Callable[[], int]:
+    """The encoded rows of what is streamed, counted once, when they are asked for."""
+    return cache(lambda: datasets["train"].count())
+
+
+def total_steps(job: Job, portions: Sequence[Portion], rows: Callable[[], int]) -> int:
+    """Optimiser steps of the whole run: as told, or from the `epochs` of stored `portions`, else of streamed `rows`."""
+    train = job.train
     if train.steps is not None:
         steps = train.steps
-    elif train.epochs is not None:
-        steps = steps_of(train, count(), workers)
-    else:
+    elif train.epochs is None:
         raise JobError("train.steps or train.epochs: say how long to train, in the job file or as `train.steps=…`")
+    elif portions:  # whose batches run across the end of an epoch
+        steps = train.epochs * Feed(portions, train.batch_size).epoch_rows // train.batch_size
+    else:
+        steps = steps_of(train, rows(), job.scale.workers)
     if train.warmup_steps >= steps:
         raise JobError(f"train.warmup_steps ({train.warmup_steps}) must be below the run's {steps} steps")
     return steps

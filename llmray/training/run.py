@@ -154,7 +154,7 @@ def on_workers(
                 failure_config=FailureConfig(max_failures=scale.max_failures),
                 callbacks=[EndOnOurErrors()],
             ),
-            datasets={"train": datasets["train"]},
+            datasets={name: ds for name, ds in datasets.items() if name == "train"},
             dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
         )
         pool = ThreadPoolExecutor(1)  # in the main thread Ray would take Ctrl-C over
@@ -197,7 +197,7 @@ def _worker(config: dict[str, Any]) -> dict[str, float]:
     context, told = ray.train.get_context(), config["journal"]
     seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
     work, held_out = ray.get(config["told"])
-    shards = {"train": ray.train.get_dataset_shard("train")}
+    shards: dict[str, Any] = {} if work.portions else {"train": ray.train.get_dataset_shard("train")}
     if held_out:
         shards["eval"] = held_out[seat.rank].iterator()
     torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))

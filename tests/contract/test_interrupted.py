@@ -1,57 +1,105 @@
-"""A run that is interrupted ends with 130, leaves no process behind, and goes on when asked again."""
+"""Whatever is interrupted, and however often, ends with 130, leaves no process behind, and goes on when asked again."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 JOB = [
-    *("task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny", "scale.workers=2"),
+    *("task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny"),
     *("data.train=builtin:shapes?rows=400", "data.tokenizer={vocab_size: 400, sample_rows: 200}"),
-    *("train={steps: 300, batch_size: 8, log_every: 1}",),
 ]
+LONG = [*JOB, "train={steps: 300, batch_size: 8, log_every: 1}", "scale.workers=2"]
+SEARCH = [*JOB, "tune={space: {train.learning_rate: [1e-3, 2e-3]}, metric: loss}", "train={steps: 100000, log_every: 1}"]
+ONCE, TWICE, TERMINATED = [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]
 
 
-def started(output: Path) -> subprocess.Popen[str]:
-    """`llmray train` on two workers, in a session of its own."""
-    words = [sys.executable, "-m", "llmray", "train", *JOB, f"output={output}"]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+class Run:
+    """`llmray WORDS` in a session of its own, and what it has said so far."""
+
+    def __init__(self, said: Path, *words: str) -> None:
+        self.said = said
+        with said.open("w") as file:
+            command = [sys.executable, "-m", "llmray", *words]
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+
+    def text(self) -> str:
+        return self.said.read_text()
+
+    def wait_for(self, words: str, within_s: float = 150) -> None:
+        deadline = time.monotonic() + within_s
+        while words not in self.text():
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.05)
+
+    def interrupt(self, signals: list[signal.Signals]) -> int:
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.3)
+        return self.process.wait(60)
+
+    def left_over(self, within_s: float = 10) -> str:
+        """Processes that are still there after a moment: Ray's end when they notice that their node has."""
+        deadline = time.monotonic() + within_s
+        while (found := self._processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return found
+
+    def _processes(self) -> str:
+        command = ["ps", "-o", "pid=,args=", "-s", str(self.process.pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def wait_for_a_step(output: Path, within_s: float = 120) -> None:
-    deadline = time.monotonic() + within_s
-    while not (output / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+@contextmanager
+def running(said: Path, *words: str) -> Iterator[Run]:
+    run = Run(said, *words)
+    try:
+        yield run
+    finally:
+        run.process.kill()
 
 
-def left_over(session: int) -> str:
-    return subprocess.run(["ps", "-o", "pid=,args=", "-s", str(session)], capture_output=True, text=True).stdout
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [TERMINATED, TWICE], ids=["terminated", "ctrl-c twice"])
+def test_two_workers_are_interrupted_and_the_run_goes_on(signals: list[signal.Signals], tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with running(tmp_path / "said", "train", *LONG, f"output={output}") as run:
+        run.wait_for("step 1")
+        assert run.interrupt(signals) == 130, run.text()
+        assert "Traceback" not in run.text()
+        assert run.left_over() == ""
+    assert not (output / "result.json").exists()
+    with running(tmp_path / "again", "train", *LONG, f"output={output}") as run:
+        assert run.process.wait(200) == 0, run.text()
+    steps = [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 300
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["terminated", "ctrl-c twice"]
+    ("words", "moment", "signals"),
+    [
+        (["train", *LONG], "preparing", TWICE),
+        (["tune", *SEARCH], "tune out: step", TWICE),
+        (["demo"], "train writer …", TWICE),
+        (["demo"], "train writer: preparing", ONCE),
+        (["serve", "model.from=nowhere/model", "task=qa"], "serve …", TWICE),
+    ],
+    ids=["train, early", "tune", "demo, training", "demo, early", "serve"],
 )
-def test_two_workers_are_interrupted_and_the_run_goes_on(signals: list[signal.Signals], tmp_path: Path) -> None:
-    run = started(tmp_path)
-    wait_for_a_step(tmp_path)
-    for number in signals:
-        run.send_signal(number)
-        time.sleep(0.3)
-    _, told = run.communicate(timeout=60)
-    assert run.returncode == 130, told
-    assert "Traceback" not in told
-    assert left_over(run.pid) == ""
-    assert not (tmp_path / "result.json").exists()
-
-    again = started(tmp_path)
-    out, told = again.communicate(timeout=200)
-    assert again.returncode == 0, told
-    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 300
+def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[signal.Signals], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    where = ["--output", str(output)] if words == ["demo"] else [f"output={output}"]
+    with running(tmp_path / "said", *words, *where) as run:
+        run.wait_for(moment)
+        assert run.interrupt(signals) == 130, run.text()
+        assert "Traceback" not in run.text()
+        assert run.left_over() == ""

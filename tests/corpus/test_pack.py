@@ -1,20 +1,73 @@
-"""Packing loses nothing and fills every block but the last."""
+"""Packing loses nothing; contiguous blocks are full but for the last, best-fit blocks nearly so."""
 
+import gzip
+import json
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmray.corpus.pack import pack
+from llmray.corpus.pack import best_fit, pack, pack_best_fit
+
+DOCUMENTS = st.lists(st.lists(st.integers(3, 9), max_size=20))
+
+
+def plain(arrays):
+    return [array.tolist() for array in arrays]
 
 
 def test_by_hand():
-    assert pack([[5, 6, 7], [8]], 4, 2) == [[5, 6, 7, 2], [8, 2]]
-    assert pack([[1, 2, 3]], 2, 0) == [[1, 2], [3, 0]]
-    assert pack([[], [1]], 4, 9) == [[9, 1, 9]]
+    assert plain(pack([[5, 6, 7], [8]], 4, 2)) == [[5, 6, 7, 2], [8, 2]]
+    assert plain(pack([[1, 2, 3]], 2, 0)) == [[1, 2], [3, 0]]
+    assert plain(pack([[], [1]], 4, 9)) == [[9, 1, 9]]
     assert pack([], 4, 2) == []
 
 
-@given(st.lists(st.lists(st.integers(3, 9), max_size=20)), st.integers(1, 16))
+def test_ids_take_32_bits():
+    assert pack([np.array([5, 6], dtype=np.int64), [7]], 8, 2)[0].dtype == np.int32
+
+
+@given(DOCUMENTS, st.integers(1, 16))
 def test_nothing_is_lost(documents, seq_len):
     blocks = pack(documents, seq_len, 2)
     assert [i for b in blocks for i in b] == [i for d in documents for i in [*d, 2]]
     assert all(len(block) == seq_len for block in blocks[:-1])
+
+
+def test_best_fit_by_hand():
+    assert best_fit(np.array([3, 5, 2, 6, 1, 3]), 8).tolist() == [0, 0, 1, 1, 2, 2]  # 5+3, 6+2, 3+1
+    assert best_fit(np.array([], dtype=np.int64), 8).tolist() == []
+    assert best_fit(np.array([4, 4, 4]), 4).tolist() == [0, 1, 2]
+
+
+def test_whole_documents_by_hand():
+    packed = pack_best_fit([[5, 6], [3], [4, 4, 4, 4, 4]], 4, 2)
+    assert plain(packed["input_ids"]) == [[5, 6, 2], [3, 2, 4, 2], [4, 4, 4, 4]]
+    assert plain(packed["lengths"]) == [[3], [2, 2], [4]]
+    assert pack_best_fit([], 4, 2) == {"input_ids": [], "lengths": []}
+
+
+@given(DOCUMENTS, st.integers(1, 16))
+def test_whole_documents_lose_nothing(documents, seq_len):
+    packed = pack_best_fit(documents, seq_len, 2)
+    closed = [[*document, 2] for document in documents]
+    pieces = sorted(ids[at : at + seq_len] for ids in closed for at in range(0, len(ids), seq_len))
+    found = []
+    for ids, lengths in zip(packed["input_ids"], packed["lengths"], strict=True):
+        assert len(ids) == lengths.sum() <= seq_len
+        found += plain(np.split(ids, np.cumsum(lengths)[:-1]))
+    assert sorted(found) == pieces
+
+
+@given(st.lists(st.integers(1, 16)))
+def test_two_blocks_that_fit_into_one_are_never_left(lengths):
+    filled = np.bincount(best_fit(np.array(lengths, dtype=np.int64), 16), weights=lengths)
+    assert sum(sorted(filled)[:2]) > 16 or len(filled) < 2
+
+
+def test_real_documents_leave_hardly_any_padding(shared_data):
+    with gzip.open(shared_data / "squad" / "dev-v1.1.json.gz", "rt") as file:
+        contexts = [p["context"] for article in json.load(file)["data"] for p in article["paragraphs"]]
+    packed = pack_best_fit([np.zeros(len(text.split()), dtype=np.int32) for text in contexts], 1024, 2)
+    assert sum(map(len, packed["input_ids"])) == sum(len(context.split()) + 1 for context in contexts)
+    assert sum(map(len, packed["input_ids"])) > 0.99 * 1024 * len(packed["input_ids"])

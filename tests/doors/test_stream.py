@@ -10,8 +10,9 @@ from llmray.job.load import load
 from llmray.job.schema import Source, Tokenizer
 from llmray.store.journal import Progress
 from llmray.stream.batches import batches
+from llmray.stream.datasets import dataset, encoded, features, train_tokenizer
 from llmray.stream.errors import surfaced
-from llmray.stream.prepare import dataset, encoded, features, prepare, train_tokenizer
+from llmray.stream.prepare import prepare
 from llmray.tasks import make
 from llmray.tasks.base import Processor
 

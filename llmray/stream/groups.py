@@ -1,0 +1,114 @@
+"""Row groups of prepared stores, read by their bytes, many at once, and checked against the manifest.
+
+It does not know who wants which.  A group needs two reads, its own bytes and the file's footer, so the cost of a row
+does not grow with the file or the store that it lies in.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmray.corpus.order import Ints
+from llmray.job.errors import DataError
+from llmray.store import place
+from llmray.stream.blocks import BLOCKS, MAGIC_BYTES, manifest
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes of a file, from `start` up to `stop`."""
+
+    path: str
+    start: int
+    stop: int
+
+
+class Groups:
+    """The row groups of stores, numbered through all their files."""
+
+    def __init__(self, stores: Sequence[str], source: int | None = None) -> None:
+        """Read the manifests; `source`: only what was prepared of that one.  Raises `DataError`."""
+        found = {store: manifest(store) for store in stores}
+        self.columns: dict[str, str] = found[stores[0]]["schema"]
+        self._files = [
+            (place.join(store, BLOCKS, file["name"]), file)
+            for store in stores
+            for file in found[store]["shards"]
+            if source in (None, file.get("source"))
+        ]
+        for store in stores:
+            if found[store]["schema"] != self.columns:
+                raise DataError(
+                    f"{store}: its columns are {found[store]['schema']}, those of {stores[0]} {self.columns}"
+                )
+        for path, file in self._files:
+            if "groups" not in file:
+                raise DataError(f"{path}: its row groups are not in the manifest; prepare the store again")
+        self._ends = np.cumsum([len(file["groups"]) for _, file in self._files])
+        self.rows = np.array([group["rows"] for _, file in self._files for group in file["groups"]], dtype=np.int64)
+        if not self.rows.sum():
+            raise DataError(f"{', '.join(stores)}: there are no rows")
+
+    @property
+    def identity(self) -> str:
+        """Hash of all content, in its order."""
+        return hashlib.sha256("".join(file["sha256"] for _, file in self._files).encode()).hexdigest()
+
+    def read(self, numbers: Ints) -> Iterator[pa.Table]:
+        """Each group's rows.  Raises `DataError` naming the file that is not as it was written."""
+        places = [self._place(int(number)) for number in numbers]
+        spans = [(_group(*found), _footer(*found[:2])) for found in places]
+        held = fetched({span for pair in spans for span in pair})
+        for found, (group, footer) in zip(places, spans, strict=True):
+            yield _table(*found, held[group], held[footer])
+
+    def _place(self, number: int) -> tuple[str, dict[str, Any], int]:
+        """Path of a group's file, the file's line of the manifest, and the group's number in it."""
+        at = int(np.searchsorted(self._ends, number, side="right"))
+        path, file = self._files[at]
+        return path, file, number - int(self._ends[at]) + len(file["groups"])
+
+
+def fetched(spans: set[Span]) -> dict[Span, bytes]:
+    """The bytes of spans, read at the same time where the storage can; its driver tries again what may pass.
+
+    Raises `DataError` naming the file that cannot be read.
+    """
+    held: dict[Span, bytes] = {}
+    ordered = sorted(spans, key=lambda span: (span.path, span.start))
+    for fs, some in itertools.groupby(ordered, key=lambda span: fsspec.core.url_to_fs(span.path)[0]):
+        wanted = list(some)
+        paths = [fs._strip_protocol(span.path) for span in wanted]
+        found = fs.cat_ranges(paths, [s.start for s in wanted], [s.stop for s in wanted], on_error="return")
+        for span, data in zip(wanted, found, strict=True):
+            if isinstance(data, BaseException):
+                raise DataError(f"{span.path}: cannot be read ({data}); prepare the store again") from data
+            held[span] = data
+    return held
+
+
+def _group(path: str, file: dict[str, Any], number: int) -> Span:
+    start = MAGIC_BYTES + sum(group["bytes"] for group in file["groups"][:number])
+    return Span(path, start, start + file["groups"][number]["bytes"])
+
+
+def _footer(path: str, file: dict[str, Any]) -> Span:
+    start = MAGIC_BYTES + sum(group["bytes"] for group in file["groups"])
+    return Span(path, start, start + file["footer_bytes"])
+
+
+def _table(path: str, file: dict[str, Any], number: int, group: bytes, footer: bytes) -> pa.Table:
+    if hashlib.sha256(group + footer).hexdigest() != file["groups"][number]["sha256"]:
+        raise DataError(f"{path}: is not what was written there; remove the store and prepare it again")
+    mine, last = _group(path, file, number), _footer(path, file)
+    sparse = np.zeros(last.stop, dtype=np.uint8)  # the file but for its other groups, whose zeros take no memory
+    for span, data in ((mine, group), (last, footer)):
+        sparse[span.start : span.stop] = np.frombuffer(data, dtype=np.uint8)
+    return pq.ParquetFile(pa.BufferReader(pa.py_buffer(sparse))).read_row_group(number, use_threads=False)
