@@ -96,15 +96,18 @@ def contend(name: str, folder: str) -> None:
     began, cpu = time.perf_counter(), cpu_s()
     tokens = CONTENDERS[name](tokenizer, documents)
     seconds, cpu = time.perf_counter() - began, cpu_s() - cpu
-    print(json.dumps([tokens, seconds, cpu, max(usage.ru_maxrss for usage in used()) * 1024]))
-
-
-def used() -> list[resource.struct_rusage]:
-    return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps([tokens, seconds, cpu, peak_bytes()]))
 
 
 def cpu_s() -> float:
-    return sum(usage.ru_utime + usage.ru_stime for usage in used())
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def peak_bytes() -> int:
+    """Of this process, whose own `ru_maxrss` starts with that of the one that started it, or of its largest child."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * max(int(status["VmHWM"].split()[0]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def measure(kind: Kind, documents: list[str]) -> None:

@@ -35,8 +35,8 @@ def _corpus(rows: int, held_out: int = 400) -> dict[str, Any]:
 def _jobs(output: str) -> dict[str, Job]:
     """The job of every training, as a user would write it; small enough for two CPU cores."""
     two, here = {"workers": 2}, {"workers": 1, "max_failures": 0}
-    qa_train = {"steps": 400, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 30}
-    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(400 * 32), "scale": here}
+    qa_train = {"steps": 320, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 30}
+    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(320 * 32), "scale": here}
     encoder = place.join(output, "encoder", "model")
     trees: dict[str, dict[str, Any]] = {
         "writer": {
@@ -49,8 +49,8 @@ def _jobs(output: str) -> dict[str, Job]:
         "encoder": {
             "task": {"name": "masked_lm", "seq_len": 64, "mask_share": 0.3},
             "model": {"from": "new:modernbert-tiny", "tokenizer": place.join(output, "writer", "model")},
-            "data": _corpus(21_000),
-            "train": {"steps": 450, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
+            "data": _corpus(18_000),
+            "train": {"steps": 420, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 40},
             "scale": here,
         },
         "sweep": qa
@@ -74,8 +74,8 @@ def _jobs(output: str) -> dict[str, Job]:
         "translator": {
             "task": {"name": "translation", "max_source_tokens": 64, "max_target_tokens": 80},
             "model": {"from": "new:marian-tiny"},
-            "data": _corpus(240 * 32) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
-            "train": {"steps": 240, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 60},
+            "data": _corpus(200 * 32) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
+            "train": {"steps": 200, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 60},
             "scale": here,
         },
         "captioner": {

@@ -39,7 +39,7 @@ NO_SPECIAL = "\0no special token\0"
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase) -> Encode:
-    """The fastest encoder with exactly this tokenizer's ids; takes a second for a large vocabulary, so keep it.
+    """The fastest encoder with exactly this tokenizer's ids; takes seconds for a large vocabulary, so keep it.
 
     Later changes to the tokenizer are not seen.
     """

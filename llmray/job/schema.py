@@ -272,7 +272,8 @@ class Data(Section):
     store's quarantine and counts it; `fail` stops at once. By default crawls are skipped over, and others fail."""
     tokenizer: Tokenizer = Tokenizer()
     shuffle_rows: int = Field(0, ge=0)
-    """Rows held in memory to shuffle among, from the train seed; 0 keeps the corpus's order."""
+    """Rows held in memory to shuffle among, from the train seed; 0 keeps the corpus's order. A prepared store is
+    shuffled as a whole, anew each epoch, whatever the number."""
 
 
 # --- train, scale, tune -----------------------------------------------------------------------------------------------
@@ -300,7 +301,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: products in bfloat16 (autocast), weights and optimiser in fp32; auto: bf16 where every worker's hardware
     multiplies it, else fp32 (a processor that must emulate it is two hundred times slower)."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seeds weights, dropout, masks and shuffling."""
     log_every: int = Field(10, ge=1)
     """Steps between lines of `metrics.jsonl`."""

@@ -84,17 +84,17 @@ def write_text(path: str, text: str) -> None:
 @contextmanager
 def replacing(path: str) -> Iterator[Path]:
     """A local file to write, which takes the name `path` once it is whole; after an error nothing is there."""
-    if not is_local(path):
-        with tempfile.TemporaryDirectory(prefix="llmray-") as scratch:
-            yield (written := Path(scratch, "file"))
+    local = is_local(path)
+    target = Path(path.removeprefix("file://"))
+    if local:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".llmray-", dir=target.parent if local else None) as scratch:
+        yield (written := Path(scratch, "file"))
+        if local:
+            written.replace(target)
+        else:
             fs, inner = _filesystem(path)
             fs.put_file(str(written), inner)
-        return
-    target = Path(path.removeprefix("file://"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as scratch:
-        yield (written := Path(scratch, "file"))
-        written.replace(target)
 
 
 def upload(folder: str | Path, path: str) -> None:

@@ -66,8 +66,15 @@ class Encode:
 
 def arrow(features: Columns) -> pa.Table:
     """Features as columns of Arrow; ids of 32 bits, which is half of what would be inferred."""
-    columns = {name: pa.array(values) for name, values in features.items()}
+    columns = {name: _column(values) for name, values in features.items()}
     return pa.table({name: c.cast(pa.list_(pa.int32())) if c.type == IDS else c for name, c in columns.items()})
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    if not (values and isinstance(values[0], np.ndarray)):
+        return pa.array(values)
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)  # a hundred times faster than value by value
+    return pa.ListArray.from_arrays(ends, np.concatenate(values))
 
 
 def rows_of(table: pa.Table) -> Columns:

@@ -103,19 +103,22 @@ class Attempt:
 
     def _batches(self, share: int) -> Iterator[Tensors]:
         """`share` rows at a time, from where the run stands."""
+        if self.work.portions:
+            return map(self.work.task.collate, self._feed(self.start_step))
+        return batches(self.shards["train"], self.work.task, share, skip=self.start_step * self.train.accumulate)
+
+    def _feed(self, step: int) -> Feed:
+        """The worker's rows of the stores after `step` steps."""
         seat, train = self.seat, self.train
-        if not self.work.portions:
-            return batches(self.shards["train"], self.work.task, share, skip=self.start_step * train.accumulate)
-        feed = Feed(
+        return Feed(
             self.work.portions,
-            share,
+            train.batch_size // (seat.world * train.accumulate),
             rank=seat.rank,
             world=seat.world,
             seed=train.seed,
             shuffle=bool(self.work.job.data.shuffle_rows),
-            start=self.start_step * train.batch_size,
+            start=step * train.batch_size,
         )
-        return map(self.work.task.collate, feed)
 
     def _parallel(self) -> torch.nn.Module:
         if self.seat.world == 1:
@@ -132,14 +135,22 @@ class Attempt:
         if not place.exists(found):
             raise StoreError(f"{found}: cannot be seen from every worker's machine; use an object store as output")
         step, extra = load_state(found, self.model, self.optimizer)
-        set_random_state(extra["random"][self.seat.rank], self.seat.device)
+        if self.work.portions and extra.get("order") != self._feed(step).identity:
+            raise StoreError(
+                f"{found}: was saved while rows came in another order: a store was prepared anew, or weights or"
+                " data.shuffle_rows changed; choose another `output`"
+            )
+        if len(extra["random"]) == self.seat.world:  # else each worker goes on from its seed
+            set_random_state(extra["random"][self.seat.rank], self.seat.device)
         self.metrics = dict(extra["metrics"])
         return step
 
     def _checkpoint(self, step: int) -> None:
         states = gathered(random_state(self.seat.device), self.seat)
         if self.seat.rank == 0 and self.saver:
-            self.saver.save(self.model, self.optimizer, step, {"random": states, "metrics": self.metrics})
+            order = self._feed(step).identity if self.work.portions else None
+            extra = {"random": states, "metrics": self.metrics, "order": order}
+            self.saver.save(self.model, self.optimizer, step, extra)
 
 
 class HeldOut:

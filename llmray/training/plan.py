@@ -113,7 +113,7 @@ def total_steps(job: Job, portions: Sequence[Portion], rows: Callable[[], int]) 
     elif train.epochs is None:
         raise JobError("train.steps or train.epochs: say how long to train, in the job file or as `train.steps=…`")
     elif portions:  # whose batches run across the end of an epoch
-        steps = train.epochs * Feed(portions, train.batch_size).epoch_rows // train.batch_size
+        steps = max(1, train.epochs * Feed(portions, train.batch_size).epoch_rows // train.batch_size)
     else:
         steps = steps_of(train, rows(), job.scale.workers)
     if train.warmup_steps >= steps:

@@ -18,6 +18,7 @@ from ray.data import ExecutionOptions, ExecutionResources
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
+from llmray.corpus.source import is_store
 from llmray.job.errors import InterruptedWorkError, LlmrayError
 from llmray.job.results import TrainResult
 from llmray.job.schema import Job, Scale
@@ -42,7 +43,7 @@ def train(job: Job, progress: Progress) -> TrainResult:
     began = time.monotonic()
     job = job.model_copy(update={"output": folder.settled(job.output)})
     label = f"train {place.join(job.output).rsplit('/', 1)[-1]}"
-    state = folder.claim(job.output, job)
+    state = folder.claim(job.output, job, identity(job))
     if state == "done":
         progress.note(f"✓ {label}  is done already: {job.output}")
         return TrainResult(**folder.result_of(job.output))
@@ -68,6 +69,11 @@ def train(job: Job, progress: Progress) -> TrainResult:
     folder.mark_done(job.output, result)
     progress.done(label, journal.spoken({k: metrics[k] for k in ("loss", "eval_loss") if k in metrics}))
     return result
+
+
+def identity(job: Job) -> tuple[str, ...]:
+    """Sections that decide what comes out; the order of stored rows is the same for any number of workers."""
+    return tuple(s for s in folder.SECTIONS if s != "scale" or not all(map(is_store, job.data.train)))
 
 
 class Watch:

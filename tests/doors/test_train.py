@@ -1,5 +1,6 @@
 """Ray Train end to end: stream, learn, die, resume, refuse."""
 
+import json
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from llmray.job.load import load
 from llmray.job.schema import Job
 from llmray.store import journal
 from llmray.store.journal import Progress
+from llmray.stream.prepare import prepare
 from llmray.training.loop import DivergedError
 from llmray.training.plan import plan
 from llmray.training.run import train
@@ -159,6 +161,46 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     train(job_of(tmp_path / "cut", *HERE), Progress.silent())
     train(job_of(tmp_path / "whole", *HERE), Progress.silent())
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def store(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared store of some 500 rows."""
+    output = tmp_path_factory.mktemp("store")
+    prepare(job_of(output), Progress.silent())
+    return output
+
+
+def test_a_stored_corpus_is_learned_from_in_one_order_by_any_number_of_workers(store: Path, tmp_path: Path) -> None:
+    """Two workers are stopped, one goes on alone: the losses are those of one that did it all, shuffled or not."""
+    told = (
+        f"data.train={store}",
+        "data.eval=[]",
+        "data.shuffle_rows=1000",
+        "train.precision=fp32",
+        "train.log_every=1",
+    )
+
+    def interrupt() -> bool:
+        if len(journal.read(str(tmp_path / "cut" / "metrics.jsonl"))) < 5:
+            return False
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    with meanwhile(interrupt), pytest.raises(InterruptedWorkError, match="the same command goes on"):
+        train(job_of(tmp_path / "cut", *told), Progress.silent())
+    train(job_of(tmp_path / "cut", *told, *HERE), Progress.silent())
+    train(job_of(tmp_path / "whole", *told, *HERE), Progress.silent())
+    cut, whole = logged(tmp_path / "cut", "loss"), logged(tmp_path / "whole", "loss")
+    assert list(cut) == list(range(1, 61))
+    assert cut == pytest.approx(whole, rel=1e-3)
+
+
+def test_epochs_of_a_store_are_whole(store: Path, tmp_path: Path) -> None:
+    """No row is dropped at the end of a pass: the batches of two run across it."""
+    rows = sum(file["rows"] for file in json.loads((store / "manifest.json").read_text())["shards"])
+    work, _ = plan(job_of(tmp_path, *HERE, f"data.train={store}", "train.steps=null", "train.epochs=2"))
+    assert work.total_steps == 2 * rows // 16
 
 
 def test_epochs_are_counted_in_whole_batches(tmp_path: Path) -> None:

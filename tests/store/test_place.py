@@ -1,5 +1,7 @@
 """The same calls work on a local path and on a URI."""
 
+from contextlib import suppress
+
 import pytest
 
 from llmray.job.errors import StoreError
@@ -46,3 +48,16 @@ def test_replacing_leaves_no_temporary_file(tmp_path):
 def test_storage_without_a_driver_is_named():
     with pytest.raises(StoreError, match="nosuch://bucket"):
         place.exists("nosuch://bucket/x")
+
+
+@pytest.mark.parametrize("root", ["", "memory://replaced/"])
+def test_a_file_takes_its_name_once_it_is_whole(root, tmp_path):
+    path = root + "a/b" if root else str(tmp_path / "a" / "b")
+    with suppress(ZeroDivisionError), place.replacing(path) as file:
+        file.write_text("half")
+        raise ZeroDivisionError
+    assert not place.exists(path)
+    with place.replacing(path) as file:
+        file.write_text("whole")
+    assert place.read_text(path) == "whole"
+    assert place.listdir(place.join(path.rpartition("/")[0])) == ["b"]
