@@ -74,8 +74,8 @@ def _jobs(output: str) -> dict[str, Job]:
         "translator": {
             "task": {"name": "translation", "max_source_tokens": 64, "max_target_tokens": 80},
             "model": {"from": "new:marian-tiny"},
-            "data": _corpus(200 * 32) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
-            "train": {"steps": 200, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 60},
+            "data": _corpus(240 * 32) | {"tokenizer": {"vocab_size": 900, "sample_rows": 2000}},
+            "train": {"steps": 240, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 60},
             "scale": here,
         },
         "captioner": {
