@@ -16,8 +16,6 @@ JOB = [
     *("data.train=builtin:shapes?rows=400", "data.tokenizer={vocab_size: 400, sample_rows: 200}"),
 ]
 LONG = [*JOB, "train={steps: 120, batch_size: 8, log_every: 1}", "scale.workers=2"]
-SPACE = "tune={space: {train.learning_rate: [1e-3, 2e-3]}, metric: loss}"
-SEARCH = [*JOB, SPACE, "train={steps: 100000, log_every: 1}"]
 ONCE, TWICE, TERMINATED = [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]
 
 
@@ -89,12 +87,11 @@ def test_two_workers_are_interrupted_and_the_run_goes_on(signals: list[signal.Si
     ("words", "moment", "signals"),
     [
         (["train", *LONG], "preparing", TWICE),
-        (["tune", *SEARCH], "tune out: step", TWICE),
         (["demo"], "train writer …", TWICE),
         (["demo"], "train writer: preparing", ONCE),
         (["serve", "model.from=nowhere/model", "task=qa"], "serve …", TWICE),
     ],
-    ids=["train, early", "tune", "demo, training", "demo, early", "serve"],
+    ids=["train, early", "demo, training", "demo, early", "serve"],
 )
 def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[signal.Signals], tmp_path: Path) -> None:
     output = tmp_path / "out"
