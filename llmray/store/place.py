@@ -67,18 +67,8 @@ def read_text(path: str) -> str:
 
 def write_text(path: str, text: str) -> None:
     """Write so that a reader sees the old text or the new one, never half: temporary name, then rename."""
-    if not is_local(path):  # an object appears whole when its upload ends
-        with open_file(path, "w") as file:
-            file.write(text)
-        return
-    target = Path(path.removeprefix("file://"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, prefix=".", delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(target)
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -91,6 +81,8 @@ def replacing(path: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".llmray-", dir=target.parent if local else None) as scratch:
         yield (written := Path(scratch, "file"))
         if local:
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
             written.replace(target)
         else:
             fs, inner = _filesystem(path)

@@ -29,7 +29,10 @@ GROUP_ROWS, GROUP_BYTES = 1024, 1 << 20
 """A row group is what can be read by itself; it ends at these many rows or (decoded) bytes."""
 MAGIC_BYTES = 4
 """Length of the mark at the start of a Parquet file (https://parquet.apache.org/docs/file-format)."""
-ENCODING = ("name", "seq_len", "max_length", "stride", "max_source_tokens", "max_target_tokens", "max_tokens")
+ENCODING = (
+    *("name", "seq_len", "packing", "max_length", "stride"),
+    *("max_source_tokens", "max_target_tokens", "max_tokens"),
+)
 """Options of a task that decide what its blocks look like."""
 
 

@@ -122,13 +122,9 @@ def quarantine_of(part: Part, name: str, output: str, on_error: str | None) -> Q
 
 def _documents(part: Part) -> Iterator[Columns]:
     with place.open_file(part.file) as file:
-        opened, dropped, at = pq.ParquetFile(file), np.array(part.drops, dtype=np.int64), 0
-        texts = []
-        for batch in opened.iter_batches(1024, columns=["text"]):
-            kept = np.setdiff1d(np.arange(batch.num_rows), dropped - at)
-            texts.append(batch["text"].take(pa.array(kept)).to_pylist())
-            at += batch.num_rows
-    yield from _chunks(text for some in texts for text in some)
+        texts = pq.read_table(file, columns=["text"])["text"]
+    kept = np.setdiff1d(np.arange(len(texts)), part.drops)
+    yield from _chunks(iter(texts.take(pa.array(kept)).to_pylist()))
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[Columns]:

@@ -5,6 +5,7 @@ It does not know which of a block's tokens are predicted.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,9 +28,9 @@ class LanguageModel(Task):
     record: ClassVar[type[Record]] = Document
 
     @property
+    @abstractmethod
     def end(self) -> int:
         """The token that closes a document."""
-        raise NotImplementedError
 
     def encode(self, rows: Columns) -> Columns:
         """Blocks; with `packing: documents` also the lengths of the documents in each."""

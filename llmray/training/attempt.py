@@ -5,6 +5,7 @@ It does not know who started it: a Ray Train worker, a trial of a sweep, or the 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -107,6 +108,11 @@ class Attempt:
             return map(self.work.task.collate, self._feed(self.start_step))
         return batches(self.shards["train"], self.work.task, share, skip=self.start_step * self.train.accumulate)
 
+    @cached_property
+    def _order(self) -> str | None:
+        """What a number of steps means in the stores; None where the workers are streamed to."""
+        return self._feed(0).identity if self.work.portions else None
+
     def _feed(self, step: int) -> Feed:
         """The worker's rows of the stores after `step` steps."""
         seat, train = self.seat, self.train
@@ -135,7 +141,7 @@ class Attempt:
         if not place.exists(found):
             raise StoreError(f"{found}: cannot be seen from every worker's machine; use an object store as output")
         step, extra = load_state(found, self.model, self.optimizer)
-        if self.work.portions and extra.get("order") != self._feed(step).identity:
+        if self.work.portions and extra.get("order") != self._order:
             raise StoreError(
                 f"{found}: was saved while rows came in another order: a store was prepared anew, or weights or"
                 " data.shuffle_rows changed; choose another `output`"
@@ -148,8 +154,7 @@ class Attempt:
     def _checkpoint(self, step: int) -> None:
         states = gathered(random_state(self.seat.device), self.seat)
         if self.seat.rank == 0 and self.saver:
-            order = self._feed(step).identity if self.work.portions else None
-            extra = {"random": states, "metrics": self.metrics, "order": order}
+            extra = {"random": states, "metrics": self.metrics, "order": self._order}
             self.saver.save(self.model, self.optimizer, step, extra)
 
 

@@ -137,3 +137,10 @@ def test_one_long_file_flows_in_small_blocks(made, tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"{i} word" * 100}) + "\n" for i in range(6000)))
     rows = features((Source(path=str(tmp_path / "a.jsonl")),), made[1]).materialize()
     assert rows.num_blocks() > 3
+
+
+def test_a_store_is_for_its_packing_alone(made):
+    job, task = made
+    other = load(job, ["task.packing=documents"]).task
+    with pytest.raises(DataError, match=r"packing: 'contiguous' there, 'documents' here"):
+        features((Source(path=job.output),), make(other, task.processor))
