@@ -95,6 +95,19 @@ def kill_a_worker(output: Path) -> bool:
     return False
 
 
+def interrupted(job: Job, rows: int) -> None:
+    """Train until so many rows are told, then Ctrl-C."""
+
+    def interrupt() -> bool:
+        if len(journal.read(f"{job.output}/metrics.jsonl")) < rows:
+            return False
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    with meanwhile(interrupt), pytest.raises(InterruptedWorkError, match="the same command goes on"):
+        train(job, Progress.silent())
+
+
 def ours(pid: int) -> bool:
     """Whether a process descends from this one: other clusters may run on the machine."""
     while pid > 1 and pid != os.getpid():
@@ -149,15 +162,7 @@ def test_divergence_ends_the_run_at_once_in_words(tmp_path: Path) -> None:
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Stopped in the middle and run again, a run ends as one that was left alone."""
-
-    def interrupt() -> bool:
-        if len(journal.read(str(tmp_path / "cut" / "metrics.jsonl"))) < 3:
-            return False
-        os.kill(os.getpid(), signal.SIGINT)
-        return True
-
-    with meanwhile(interrupt), pytest.raises(InterruptedWorkError, match="the same command goes on"):
-        train(job_of(tmp_path / "cut", *HERE), Progress.silent())
+    interrupted(job_of(tmp_path / "cut", *HERE), 3)
     train(job_of(tmp_path / "cut", *HERE), Progress.silent())
     train(job_of(tmp_path / "whole", *HERE), Progress.silent())
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
@@ -180,15 +185,7 @@ def test_a_stored_corpus_is_learned_from_in_one_order_by_any_number_of_workers(s
         "train.precision=fp32",
         "train.log_every=1",
     )
-
-    def interrupt() -> bool:
-        if len(journal.read(str(tmp_path / "cut" / "metrics.jsonl"))) < 5:
-            return False
-        os.kill(os.getpid(), signal.SIGINT)
-        return True
-
-    with meanwhile(interrupt), pytest.raises(InterruptedWorkError, match="the same command goes on"):
-        train(job_of(tmp_path / "cut", *told), Progress.silent())
+    interrupted(job_of(tmp_path / "cut", *told), 5)
     train(job_of(tmp_path / "cut", *told, *HERE), Progress.silent())
     train(job_of(tmp_path / "whole", *told, *HERE), Progress.silent())
     cut, whole = logged(tmp_path / "cut", "loss"), logged(tmp_path / "whole", "loss")
