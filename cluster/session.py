@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shlex
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +60,13 @@ def _start(cpus: int) -> None:
             dashboard_port=port,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            runtime_env=_quoted(sys.executable),
         )
+
+
+def _quoted(python: str) -> dict[str, str]:
+    """Ray hands the interpreter's path to a shell as it is, which a path with a space does not survive."""
+    return {"py_executable": shlex.quote(python)} if shlex.quote(python) != python else {}
 
 
 @contextmanager

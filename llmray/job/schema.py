@@ -462,6 +462,12 @@ class Job(Section):
     """Folder (any path or object-store URI) under which everything that the job writes is kept."""
 
     @model_validator(mode="after")
+    def only_documents_are_cleaned(self) -> "Job":
+        if self.data.clean and self.task and self.task.name not in ("causal_lm", "masked_lm"):
+            raise ValueError("data.clean: cleans documents, for language modelling; remove it, or change the task")
+        return self
+
+    @model_validator(mode="after")
     def all_sources_have_weights_or_none(self) -> "Job":
         given = [source.weight is not None for source in self.data.train]
         if any(given) and not all(given):

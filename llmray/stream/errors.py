@@ -10,6 +10,9 @@ from llmray.job.errors import LlmrayError
 LINKS = ("controller_failure", "_base_exc", "cause", "__cause__", "__context__")
 """Where Ray Train, Ray Core and Python keep what an error wraps."""
 
+ADVICE = "\nFailed to apply UDF transform after "
+"""How Ray Data's advice on trying again begins, which is of no use for an error of ours."""
+
 
 @contextmanager
 def surfaced() -> Iterator[None]:
@@ -23,9 +26,10 @@ def surfaced() -> Iterator[None]:
 
 
 def cause_of(error: BaseException | None) -> LlmrayError | None:
-    """The error of ours inside the wrappers that Ray put around it."""
+    """The error of ours inside the wrappers that Ray put around it, without what Ray Data wrote into it."""
     for link in chain(error):
         if isinstance(link, LlmrayError) and not hasattr(link, "cause"):  # Ray's wrapper is of our class too
+            link.args = tuple(a.partition(ADVICE)[0] if isinstance(a, str) else a for a in link.args)
             return link
     return None
 

@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from llmray.corpus.contamination import Contamination
 from llmray.corpus.copies import Copies, found_in
-from llmray.corpus.record import Document, Record
+from llmray.corpus.record import Record
 from llmray.corpus.refine import Refine
 from llmray.corpus.source import MANIFEST, shards, texts
 from llmray.corpus.tally import Tally, total
-from llmray.job.errors import DataError, JobError, StoreError
+from llmray.job.errors import DataError, StoreError
 from llmray.job.load import dump
 from llmray.job.results import PrepareResult
 from llmray.job.schema import Clean, Job, Model, Source
@@ -71,7 +71,7 @@ def prepare(job: Job, progress: Progress) -> PrepareResult:
     progress.start(label)
     stages = Stages(job, lambda done, parts: progress.update(label, done, parts=parts))
     kind = TASKS[job.task.name]
-    corpus = stages.corpus(kind.record)
+    corpus = stages.corpus()
     task = make(job.task, _processor(job, kind.record, corpus), job.train.seed)
     files, tallies = stages.encoded(corpus, task)
     if not files:
@@ -115,14 +115,12 @@ class Stages:
         self.job, self.told = job, told
         self.sources = job.data.train
 
-    def corpus(self, record: type[Record]) -> Corpus:
-        """Shards as they are, or what cleaning leaves of them.  Raises `JobError` for cleaning of other records."""
+    def corpus(self) -> Corpus:
+        """Shards as they are, or what cleaning leaves of them."""
         parts = [Part(number, shard) for number, source in enumerate(self.sources) for shard in shards(source)]
         clean = self.job.data.clean
         if clean is None:
             return Corpus(parts, [])
-        if record is not Document:
-            raise JobError("data.clean: cleans documents, for language modelling; remove it, or change the task")
         folder = place.join(self.job.output, DOCUMENTS)
         work = Cleaning(Refine(clean, _contamination(clean), folder), self.job.output, self.job.data.on_error)
         lines = self._done(parts, work, clean.model_dump(mode="json"))

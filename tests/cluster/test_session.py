@@ -1,6 +1,9 @@
 """Joining a Ray cluster: one that cannot be reached is named at once, not after minutes."""
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import ray
@@ -36,3 +39,19 @@ def test_workers_ask_the_ray_that_they_are_in_for_its_state(ray_cluster: None) -
         return {node.node_id for node in list_nodes(timeout=10)}
 
     assert ray.get(nodes.remote()) == {node["NodeID"] for node in ray.nodes()}
+
+
+def test_workers_start_from_a_path_with_spaces(tmp_path: Path) -> None:
+    """With a runtime environment of their own, which is what Ray Train's and Serve's actors have."""
+    (tmp_path / "my venv").symlink_to(sys.prefix)
+    code = """
+from cluster.session import session
+from llmray.job.schema import Scale
+import ray, sys
+with session(Scale(), cpus=1):
+    asked = ray.remote(lambda: sys.executable).options(runtime_env={"env_vars": {"A": "1"}})
+    print(ray.get(asked.remote(), timeout=60))
+"""
+    python = tmp_path / "my venv" / "bin" / "python"
+    out = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert out.stdout.strip() == str(python), out.stderr
