@@ -13,7 +13,7 @@ from ftfy.chardata import CHARMAP_ENCODINGS
 
 from llmray.corpus.language import identify
 from llmray.corpus.quality import inspect
-from llmray.job.schema import Quality
+from llmray.job.data import Quality
 
 REPAIRS = ftfy.TextFixerConfig(
     unescape_html=False,  # code and prose about HTML have entities

@@ -10,8 +10,8 @@ import bracex
 from llmray.corpus.damage import unreachable
 from llmray.corpus.folders import rows_among
 from llmray.corpus.tables import kind_of, kinds
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 from llmray.store import place
 
 

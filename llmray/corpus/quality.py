@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from llmray.corpus.language import UNPUNCTUATED, is_unspaced, words_of
 from llmray.corpus.repetition import NGrams, repeated
-from llmray.job.schema import C4, FineWeb, Gopher, Quality, Repetition
+from llmray.job.data import C4, FineWeb, Gopher, Quality, Repetition
 
 Rules: TypeAlias = Iterator[tuple[str, bool]]
 """A rule is a row: the reason it gives, and whether a page breaks it, which is worked out when its turn comes."""

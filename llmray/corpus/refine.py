@@ -19,7 +19,7 @@ from llmray.corpus.dedup import bands, exact, signature
 from llmray.corpus.record import Bad, Columns, Document
 from llmray.corpus.source import Shard, read
 from llmray.corpus.tally import Tally, add
-from llmray.job.schema import Clean
+from llmray.job.data import Clean
 from llmray.store import place
 
 FILE_BYTES = 64 << 20

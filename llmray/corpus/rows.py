@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 from llmray.corpus.damage import DamageError, shown
 from llmray.corpus.images import Beside, Images, from_folder, require_picture
 from llmray.corpus.record import Bad, Picture, Question, Record
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 
 Row: TypeAlias = tuple[str, Mapping[str, Any]]
 """Where a row was found ("FILE, line N"), and its columns."""

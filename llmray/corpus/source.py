@@ -15,8 +15,8 @@ from llmray.corpus.parquet import row_groups
 from llmray.corpus.record import Bad, Columns, Document, Record
 from llmray.corpus.rows import Maker, Row
 from llmray.corpus.tables import kind_of, rows_of
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 from llmray.store import place
 
 BUILTIN = "builtin:"

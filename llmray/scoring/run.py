@@ -12,9 +12,10 @@ from typing import Any
 from ray.data import Dataset
 
 from llmray.corpus.record import Columns
+from llmray.job.data import Source
 from llmray.job.load import dump
 from llmray.job.results import EvaluateResult
-from llmray.job.schema import Job, Source
+from llmray.job.schema import Job
 from llmray.model.load import resolve
 from llmray.model.predict import Predictor
 from llmray.model.registry import nearest

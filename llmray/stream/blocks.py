@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from llmray.corpus.source import MANIFEST
 from llmray.corpus.tokenizer import fingerprint
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 from llmray.store import place
 from llmray.tasks.base import Processor, Task
 

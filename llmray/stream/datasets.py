@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from llmray.corpus import tokenizer
 from llmray.corpus.record import Bad, Record
 from llmray.corpus.source import is_store, read, shards
+from llmray.job.data import Source, Tokenizer
 from llmray.job.errors import DataError
-from llmray.job.schema import Source, Tokenizer
 from llmray.stream import blocks
 from llmray.stream.steps import Encode, Read, Shuffle
 from llmray.tasks.base import Task

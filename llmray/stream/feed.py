@@ -18,8 +18,8 @@ import pyarrow as pa
 from llmray.corpus.order import Ints, Mixture, Order, Share, Window
 from llmray.corpus.record import Columns
 from llmray.corpus.source import is_store
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 from llmray.stream.blocks import checked
 from llmray.stream.groups import Groups
 from llmray.stream.steps import rows_of

@@ -21,10 +21,11 @@ from llmray.corpus.record import Record
 from llmray.corpus.refine import Refine
 from llmray.corpus.source import MANIFEST, shards, texts
 from llmray.corpus.tally import Tally, total
+from llmray.job.data import Clean, Source
 from llmray.job.errors import DataError, StoreError
 from llmray.job.load import dump
 from llmray.job.results import PrepareResult
-from llmray.job.schema import Clean, Job, Model, Source
+from llmray.job.schema import Job, Model
 from llmray.model.load import processor
 from llmray.model.registry import nearest
 from llmray.store import place

@@ -9,7 +9,7 @@ from PIL import Image
 
 from llmray.corpus.record import Bad, Record
 from llmray.corpus.source import read, shards
-from llmray.job.schema import Source
+from llmray.job.data import Source
 
 Gather = Callable[..., tuple[list[dict[str, Any]], list[Bad]]]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmray.corpus.clean import Judge, Verdict, normalise
 from llmray.corpus.language import identify
-from llmray.job.schema import Quality
+from llmray.job.data import Quality
 
 ENGLISH = "The house stands at the end of the road, and nobody has lived in it for years."
 GERMAN = "Das Haus steht am Ende der Straße, und seit Jahren hat niemand darin gewohnt."

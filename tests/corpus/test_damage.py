@@ -12,8 +12,8 @@ import pytest
 from llmray.corpus.damage import DamageError, cut, shown
 from llmray.corpus.record import Bad, Document, Pair, Question
 from llmray.corpus.source import read, shards
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 
 
 def zstd(data: bytes) -> bytes:

@@ -10,8 +10,8 @@ from moto.server import ThreadedMotoServer
 
 from llmray.corpus.find import files
 from llmray.corpus.record import Document
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 
 
 def names(path: object, **more: object) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from llmray.corpus.record import Document, Picture
 from llmray.corpus.source import shards
-from llmray.job.schema import Source
+from llmray.job.data import Source
 
 
 def metadata(folder: Path, kind: str, rows: list[dict[str, str]]) -> None:

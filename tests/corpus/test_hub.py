@@ -15,8 +15,8 @@ import pytest
 from llmray.corpus.hub import Address, parse_uri
 from llmray.corpus.record import Document, Picture, Question
 from llmray.corpus.source import shards
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ import sys
 from llmray.corpus.record import Document
 from llmray.corpus.source import read, shards
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
+from llmray.job.data import Source
 for path in sys.argv[1:]:
     try:
         print([c["text"] for shard in shards(Source(path=path)) for c in read(shard, Document)])

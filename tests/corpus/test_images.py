@@ -13,8 +13,8 @@ from PIL import Image
 
 from llmray.corpus.record import Picture
 from llmray.corpus.source import read, shards
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 
 
 def pictures(**source: object) -> list[tuple[bytes, list[str]]]:

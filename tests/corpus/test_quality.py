@@ -6,7 +6,7 @@ import json
 import pytest
 
 from llmray.corpus.quality import Page, c4, c4_lines, fineweb, gopher, inspect, repetition, sentences_in
-from llmray.job.schema import C4, FineWeb, Gopher, Quality, Repetition
+from llmray.job.data import C4, FineWeb, Gopher, Quality, Repetition
 
 
 def broken(rules):

@@ -10,8 +10,8 @@ from llmray.corpus.contamination import Contamination
 from llmray.corpus.copies import found_in
 from llmray.corpus.refine import KEYS, Quarantine, Refine
 from llmray.corpus.source import shards
+from llmray.job.data import Clean, Personal, Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Clean, Personal, Source
 
 ASKED = "the quick brown fox jumps over the lazy dog and then it runs far away from here"
 TEXTS = ["One red star.", "", f"They say {ASKED} .", "Ask joe@example.com now.", "one  RED star!", "Two\x00 stars."]

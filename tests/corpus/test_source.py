@@ -11,8 +11,8 @@ import pytest
 
 from llmray.corpus.record import Document, Pair, Question, Record
 from llmray.corpus.source import read, shards
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import Source
 
 
 def rows(record: type[Record], **source: object) -> list[dict]:

@@ -9,9 +9,10 @@ import ray
 from transformers import AutoTokenizer
 
 from llmray.corpus.record import Document
+from llmray.job.data import Source, Tokenizer
 from llmray.job.errors import DataError
 from llmray.job.load import load
-from llmray.job.schema import Job, Source, Tokenizer
+from llmray.job.schema import Job
 from llmray.store.journal import Progress
 from llmray.stream.batches import batches
 from llmray.stream.datasets import dataset, features, train_tokenizer

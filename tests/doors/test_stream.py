@@ -5,9 +5,9 @@ import json
 import pytest
 
 from llmray.corpus.record import Document, Pair
+from llmray.job.data import Source, Tokenizer
 from llmray.job.errors import DataError, StoreError
 from llmray.job.load import load
-from llmray.job.schema import Source, Tokenizer
 from llmray.store.journal import Progress
 from llmray.stream.batches import batches
 from llmray.stream.datasets import dataset, encoded, features, train_tokenizer

@@ -19,8 +19,9 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from llmray.corpus.tokenizer import train
+from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import CausalLM, Source
+from llmray.job.schema import CausalLM
 from llmray.store import place
 from llmray.stream import groups
 from llmray.stream.blocks import Write, encoding, identity
