@@ -29,15 +29,19 @@ def elsewhere(tmp_path_factory):
     """A head node of its own, started as a user would, that ends with its process group."""
     gcs, dashboard, client, agent, grpc = free_ports(5)
     folder = tmp_path_factory.mktemp("head")
+    # Ray's jobs do not start from an interpreter whose path has a space, which a checkout's may.
+    (folder / "venv").symlink_to(sys.prefix)
+    binaries = folder / "venv" / "bin"
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=4", f"--port={gcs}",
+        *(str(binaries / "python"), "-m", "ray.scripts.scripts"), "start", "--head", "--block",
+        "--num-cpus=4", f"--port={gcs}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
         f"--dashboard-agent-listen-port={agent}",
         f"--dashboard-agent-grpc-port={grpc}",
         "--disable-usage-stats",
     ]  # fmt: skip
     # Workers start `python`: the one of this environment.
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    env = os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     with (folder / "log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
     address = f"http://127.0.0.1:{dashboard}"
