@@ -9,7 +9,6 @@ import pickle
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +41,7 @@ SHARED_BYTES = 512 << 20
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files beside our own
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `interrupts` listens
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a job mean the same to its trials
 }
@@ -157,9 +157,7 @@ def _run(job: Job, sweep: Sweep, watch: Watch) -> None:
                 name="tune", storage_path=scratch, callbacks=[watch], stop=StopAll(asked), verbose=0
             ),
         )
-        pool = ThreadPoolExecutor(1)  # in the main thread Ray would take Ctrl-C over
-        results = pool.submit(tuner.fit).result()
-        pool.shutdown()
+        results = tuner.fit()
     if asked.is_set():
         raise InterruptedWorkError(f"{watch.label}: stopped; the same command starts the search again")
     if not any(outcome.metric is not None for outcome in watch.outcomes):

@@ -13,7 +13,7 @@ from llmray.corpus.record import Columns
 from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request, Tensors
 from llmray.tasks.generating import grouped, position_limit
-from llmray.tasks.language import LanguageModel, inputs, numbered
+from llmray.tasks.language import LanguageModel, inputs, numbered, passes
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import TextParameters, generation, judged
 from llmray.tasks.tensors import ids_and_mask, padded
@@ -86,20 +86,29 @@ class CausalLanguageModel(LanguageModel):
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         """Each document's negative log-likelihood (nats), every token predicted, the first one after an end token."""
         documents = [[self.end, *ids.tolist(), self.end] for ids in self.ids(rows["text"])]
-        found = [self._likelihood(model, ids) for ids in documents]
+        window = min(position_limit(model), self.options.seq_len + 1)
+        windows = [
+            (number, ids[at : at + window])
+            for number, ids in enumerate(documents)
+            for at in range(0, len(ids) - 1, window - 1)
+        ]
+        nll = [0.0] * len(documents)
+        for some in passes(windows, window):
+            for (number, _), found in zip(some, self._likelihoods(model, [ids for _, ids in some]), strict=True):
+                nll[number] += found
         return [
-            {"nll": nll, "tokens": len(ids) - 1, "bytes": len(text.encode())}
-            for nll, ids, text in zip(found, documents, rows["text"], strict=True)
+            {"nll": found, "tokens": len(ids) - 1, "bytes": len(text.encode())}
+            for found, ids, text in zip(nll, documents, rows["text"], strict=True)
         ]
 
-    def _likelihood(self, model: PreTrainedModel, ids: list[int]) -> float:
-        window = min(position_limit(model), self.options.seq_len + 1)
-        starts = range(0, len(ids) - 1, window - 1)
-        batch = ids_and_mask([ids[s : s + window] for s in starts], self._pad)
+    def _likelihoods(self, model: PreTrainedModel, windows: list[list[int]]) -> list[float]:
+        """Each window's negative log-likelihood (nats) but for its first token."""
+        batch = ids_and_mask(windows, self._pad)
         with torch.inference_mode():
             logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits[:, :-1].float()
-        targets = padded([ids[s : s + window] for s in starts], -100)[:, 1:].to(logits.device)
-        return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum").item()
+        targets = padded(windows, -100)[:, 1:].to(logits.device)
+        nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+        return nll.view(targets.shape).sum(1).tolist()
 
     def summarise(self, measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
         nll, tokens = sum(m["nll"] for m in measurements), sum(m["tokens"] for m in measurements)

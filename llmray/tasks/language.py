@@ -6,7 +6,7 @@ It does not know which of a block's tokens are predicted.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,9 @@ from llmray.tasks.tensors import padded
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import PreTrainedModel
+
+SCORED_TOKENS = 1 << 12
+"""Tokens that are scored at once: their logits over a vocabulary of 50,000 take 0.8 GB."""
 
 
 class LanguageModel(Task):
@@ -55,6 +58,12 @@ def numbered(lengths: Sequence[Sequence[int]], width: int) -> torch.Tensor:
     """The number of each token's document in its block, (rows, width); -1 for padding."""
     rows = [[number for number, length in enumerate(row) for _ in range(length)] for row in lengths]
     return torch.nn.functional.pad(found := padded(rows, -1), (0, width - found.shape[1]), value=-1)
+
+
+def passes(blocks: Sequence[Any], seq_len: int) -> Iterator[Sequence[Any]]:
+    """Blocks of at most `seq_len` tokens in runs of at most `SCORED_TOKENS`, one block at least."""
+    rows = max(1, SCORED_TOKENS // seq_len)
+    return (blocks[at : at + rows] for at in range(0, len(blocks), rows))
 
 
 def inputs(model: torch.nn.Module, batch: Tensors, causal: bool) -> Tensors:

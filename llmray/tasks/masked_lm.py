@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from llmray.corpus.record import Columns
 from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request, Tensors
 from llmray.tasks.generating import grouped, position_limit
-from llmray.tasks.language import LanguageModel, inputs, numbered
+from llmray.tasks.language import LanguageModel, inputs, numbered, passes
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import FillParameters, judged
 from llmray.tasks.tensors import ids_and_mask
@@ -88,21 +88,24 @@ class MaskedLanguageModel(LanguageModel):
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         """Blocks of each document with tokens hidden as in training."""
         per_row = [self.encode({"text": [text]})["input_ids"] for text in rows["text"]]
-        blocks = [block for row in per_row for block in row]
+        blocks = [(number, block) for number, row in enumerate(per_row) for block in row]
+        found: list[dict[str, Any]] = [{"nll": 0.0, "tokens": 0, "right": 0} for _ in per_row]
+        for some in passes(blocks, self.options.seq_len):
+            for (number, _), scores in zip(some, self._scores(model, [block for _, block in some]), strict=True):
+                for name, value in zip(found[number], scores, strict=True):
+                    found[number][name] += value
+        return found
+
+    def _scores(self, model: PreTrainedModel, blocks: list[Any]) -> Iterator[tuple[float, int, int]]:
+        """Of each block the negative log-likelihood (nats) of its hidden tokens, their number, and those guessed."""
         batch = self.collate({"input_ids": blocks})
         labels = batch.pop("labels")
         with torch.inference_mode():
             logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu()
-        nll = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(1)
-        right = ((logits.argmax(-1) == labels) & (labels != -100)).sum(1)
-        hidden = (labels != -100).sum(1)
-        found, at = [], 0
-        for row in per_row:
-            part = slice(at, at := at + len(row))
-            found.append(
-                {"nll": nll[part].sum().item(), "tokens": int(hidden[part].sum()), "right": int(right[part].sum())}
-            )
-        return found
+        nll = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
+        hidden = labels != -100
+        right = ((logits.argmax(-1) == labels) & hidden).sum(1)
+        return zip(nll.view(labels.shape).sum(1).tolist(), hidden.sum(1).tolist(), right.tolist(), strict=True)
 
     def summarise(self, measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
         nll, tokens = sum(m["nll"] for m in measurements), sum(m["tokens"] for m in measurements)

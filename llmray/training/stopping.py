@@ -14,23 +14,30 @@ POLL_S = 0.5
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets, so that work can end well; the second one interrupts at once."""
+    """An event that the first Ctrl-C or SIGTERM sets, so that work can end well; the second one interrupts at once, as
+    whoever listened before says."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handler(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
+        if not event.is_set():
+            event.set()
+            return
+        if callable(before[number]):
+            before[number](number, frame)
+        raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield event
     finally:
-        for number, handled in before.items():
-            signal.signal(number, handled)
+        for number, listening in before.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, listening)
 
 
 @contextmanager

@@ -16,6 +16,9 @@ JOB = [
     *("data.train=builtin:shapes?rows=400", "data.tokenizer={vocab_size: 400, sample_rows: 200}"),
 ]
 LONG = [*JOB, "train={steps: 120, batch_size: 8, log_every: 1}", "scale.workers=2"]
+SEARCH = [*JOB, "train={steps: 4000, batch_size: 8}", "data.eval=builtin:shapes?rows=16&split=eval"] + [
+    "tune={space: {train.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3]}, trials: 4, grace_steps: 4000}"
+]
 ONCE, TWICE, TERMINATED = [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]
 
 
@@ -87,11 +90,13 @@ def test_two_workers_are_interrupted_and_the_run_goes_on(signals: list[signal.Si
     ("words", "moment", "signals"),
     [
         (["train", *LONG], "preparing", TWICE),
+        (["tune", *SEARCH], "tune out …", ONCE),
+        (["tune", *SEARCH], "trials 0/4", TWICE),
         (["demo"], "train writer …", TWICE),
         (["demo"], "train writer: preparing", ONCE),
         (["serve", "model.from=nowhere/model", "task=qa"], "serve …", TWICE),
     ],
-    ids=["train, early", "demo, training", "demo, early", "serve"],
+    ids=["train, early", "tune", "tune, twice", "demo, training", "demo, early", "serve"],
 )
 def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[signal.Signals], tmp_path: Path) -> None:
     output = tmp_path / "out"
