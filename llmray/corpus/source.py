@@ -4,11 +4,11 @@ It does not know about Ray, nor what a task makes of the records.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from itertools import islice
 
 from llmray.corpus import shapes
-from llmray.corpus.damage import unreachable
+from llmray.corpus.damage import DamageError, unreachable
 from llmray.corpus.find import files
 from llmray.corpus.folders import is_picture
 from llmray.corpus.parquet import row_groups
@@ -82,7 +82,7 @@ def read(
 ) -> Iterator[Columns]:
     """Records of a shard as columns, at most `batch_rows` at a time.
 
-    What cannot be read is told to `on_bad`, and reading goes on; without it the first is raised as a `DataError` that
+    What cannot be read is told to `on_bad`, and reading goes on; without it the first is raised as a `DamageError` that
     names file and record.
     """
     names = [field.name for field in fields(record)]
@@ -99,14 +99,14 @@ def read(
 
 
 def texts(source: Source) -> Iterator[str]:
-    """Every text of a source, whatever its columns are called and mean.  Raises `DataError` for the first `Bad`."""
+    """Every text of a source, whatever its columns are called and mean.  Raises `DamageError` for the first `Bad`."""
     for shard in shards(source):
         if source.path.startswith(BUILTIN):
             yield from (text for columns in read(shard, Document) for text in columns["text"])
             continue
         for row in _rows(shard):
             if isinstance(row, Bad):
-                raise DataError(f"{row.where}: {row.reason}")
+                raise DamageError(*astuple(row))
             yield from (value for value in row[1].values() if isinstance(value, str))
 
 
@@ -115,7 +115,7 @@ def _good(found: Iterable[Record | Bad], on_bad: Callable[[Bad], None] | None) -
         if not isinstance(one, Bad):
             yield one
         elif on_bad is None:
-            raise DataError(f"{one.where}: {one.reason}")
+            raise DamageError(*astuple(one))
         else:
             on_bad(one)
 

@@ -4,11 +4,14 @@ It knows nothing of what is stored.  Every path is a `str`; URIs go through fssp
 clouds' own standard chains.
 """
 
+import errno
+import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +21,42 @@ import fsspec
 from llmray.job.errors import StoreError
 
 GLOB = frozenset("*?[")
+CLOUDS = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google"})
+"""Packages below fsspec's drivers, which let their errors through."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes of a file, from `start` up to `stop`."""
+
+    path: str
+    start: int
+    stop: int
+
+
+@contextmanager
+def _in_words(path: str, writes: bool = False) -> Iterator[None]:
+    """A cloud's errors, and a disk's that is written to, as `StoreError`; what a file lacks is its reader's to say."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in CLOUDS:
+            raise StoreError(
+                f"{path}: the storage gives no access ({error}); check the address, and the credentials, which come"
+                " from the cloud's own chain (environment, profile, role)"
+            ) from error
+        if writes and isinstance(error, OSError) and error.errno in FULL:
+            raise StoreError(
+                f"{path}: no room is left ({error.strerror}); free some, or choose another `output`; what was written"
+                " before is kept"
+            ) from error
+        if writes and (isinstance(error, PermissionError) or getattr(error, "errno", None) in REFUSED):
+            raise StoreError(
+                f"{path}: cannot be written ({error}); check its rights, or choose another place"
+            ) from error
+        raise
 
 
 def is_local(path: str) -> bool:
@@ -37,27 +76,52 @@ def _filesystem(path: str) -> tuple[Any, str]:
 
 def exists(path: str) -> bool:
     fs, inner = _filesystem(path)
-    return bool(fs.exists(inner))
+    with _in_words(path):
+        return bool(fs.exists(inner))
 
 
 def listdir(path: str) -> list[str]:
     """Names in a folder, sorted; empty when there is no such folder."""
     fs, inner = _filesystem(path)
-    if not fs.isdir(inner):
-        return []
-    fs.invalidate_cache(inner)
-    return sorted(Path(name.rstrip("/")).name for name in fs.ls(inner, detail=False))
+    with _in_words(path):
+        if not fs.isdir(inner):
+            return []
+        fs.invalidate_cache(inner)
+        return sorted(Path(name.rstrip("/")).name for name in fs.ls(inner, detail=False))
 
 
 @contextmanager
 def open_file(path: str, mode: str = "rb", compression: str | None = None) -> Iterator[IO[Any]]:
-    """Open for reading or writing; parent folders are made for writing."""
+    """Open for reading or writing; parent folders are made for writing.
+
+    Raises `StoreError` where the storage gives no access, or, for writing, no room; `OSError` for what cannot be read.
+    """
     fs, inner = _filesystem(path)
-    if "r" not in mode:
-        fs.makedirs(fs._parent(inner), exist_ok=True)
+    writes = "r" not in mode
     options: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8"}
-    with fs.open(inner, mode, compression=compression, **options) as file:
-        yield file
+    with _in_words(path, writes):
+        if writes:
+            fs.makedirs(fs._parent(inner), exist_ok=True)
+        with fs.open(inner, mode, compression=compression, **options) as file:
+            yield file
+
+
+def read_spans(spans: Iterable[Span]) -> dict[Span, bytes]:
+    """The bytes of spans, read at the same time where the storage can; its driver tries again what may pass.
+
+    Raises `StoreError` naming the file that cannot be read.
+    """
+    held: dict[Span, bytes] = {}
+    ordered = sorted(spans, key=lambda span: (span.path, span.start))
+    for fs, some in itertools.groupby(ordered, key=lambda span: _filesystem(span.path)[0]):
+        wanted = list(some)
+        paths = [fs._strip_protocol(span.path) for span in wanted]
+        found = fs.cat_ranges(paths, [s.start for s in wanted], [s.stop for s in wanted], on_error="return")
+        for span, data in zip(wanted, found, strict=True):
+            if isinstance(data, BaseException):
+                raise StoreError(f"{span.path}: cannot be read ({data})") from data
+            held[span] = data
+    return held
 
 
 def read_text(path: str) -> str:
@@ -73,29 +137,34 @@ def write_text(path: str, text: str) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[Path]:
-    """A local file to write, which takes the name `path` once it is whole; after an error nothing is there."""
+    """A local file to write, which takes the name `path` once it is whole; after an error nothing is there.
+
+    Raises `StoreError` as `open_file` does.
+    """
     local = is_local(path)
     target = Path(path.removeprefix("file://"))
-    if local:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".llmray-", dir=target.parent if local else None) as scratch:
-        yield (written := Path(scratch, "file"))
+    with _in_words(path, writes=True):
         if local:
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
-            written.replace(target)
-        else:
-            fs, inner = _filesystem(path)
-            fs.put_file(str(written), inner)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".llmray-", dir=target.parent if local else None) as scratch:
+            yield (written := Path(scratch, "file"))
+            if local:
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+                written.replace(target)
+            else:
+                fs, inner = _filesystem(path)
+                fs.put_file(str(written), inner)
 
 
 def upload(folder: str | Path, path: str) -> None:
-    """Copy a local folder's files under `path`."""
-    if is_local(path):
-        shutil.copytree(folder, path.removeprefix("file://"), dirs_exist_ok=True)
-        return
-    fs, inner = _filesystem(path)
-    fs.put(f"{str(folder).rstrip('/')}/", f"{inner}/", recursive=True)
+    """Copy a local folder's files under `path`.  Raises `StoreError` as `open_file` does."""
+    with _in_words(path, writes=True):
+        if is_local(path):
+            shutil.copytree(folder, path.removeprefix("file://"), dirs_exist_ok=True)
+            return
+        fs, inner = _filesystem(path)
+        fs.put(f"{str(folder).rstrip('/')}/", f"{inner}/", recursive=True)
 
 
 def local_copy(path: str) -> Path:
@@ -106,10 +175,11 @@ def local_copy(path: str) -> Path:
 @cache
 def _download(path: str) -> Path:
     fs, inner = _filesystem(path)
-    if not fs.exists(inner):
-        raise StoreError(f"{path}: nothing is there")
-    target = Path(tempfile.mkdtemp(prefix="llmray-")) / Path(inner).name
-    fs.get(inner, str(target), recursive=fs.isdir(inner))
+    with _in_words(path):
+        if not fs.exists(inner):
+            raise StoreError(f"{path}: nothing is there")
+        target = Path(tempfile.mkdtemp(prefix="llmray-")) / Path(inner).name
+        fs.get(inner, str(target), recursive=fs.isdir(inner))
     return target
 
 
@@ -122,10 +192,11 @@ def remove(path: str) -> None:
 def expand(path: str, suffixes: Sequence[str] = ()) -> list[str]:
     """Files that a file name, glob or folder stands for, sorted; a folder gives those with the suffixes."""
     fs, inner = _filesystem(path)
-    if GLOB & set(inner):
-        found = [name for name in fs.glob(inner) if fs.isfile(name)]
-    elif fs.isdir(inner):
-        found = [n for n in fs.find(inner) if not suffixes or n.endswith(tuple(suffixes))]
-    else:
-        found = [inner] if fs.exists(inner) else []
+    with _in_words(path):
+        if GLOB & set(inner):
+            found = [name for name in fs.glob(inner) if fs.isfile(name)]
+        elif fs.isdir(inner):
+            found = [n for n in fs.find(inner) if not suffixes or n.endswith(tuple(suffixes))]
+        else:
+            found = [inner] if fs.exists(inner) else []
     return sorted(str(fs.unstrip_protocol(name)) if not is_local(path) else str(name) for name in found)

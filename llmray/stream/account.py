@@ -24,7 +24,10 @@ def render(manifest: Mapping[str, Any]) -> str:
             for path, weight, tally in sources
         ]),
     ]  # fmt: skip
+    sections += [page.heading("Tokenizer"), _tokenizer(manifest["tokenizer"])]
     sections += _counted("Dropped, by rule", "rule", whole.dropped, whole)
+    if manifest["overlooked"]:
+        sections.append(page.paragraph(f"{manifest['overlooked']:,} evaluation texts are too short to be looked for."))
     sections += _counted("Quarantined, by kind of damage", "kind", whole.quarantined, whole)
     sections += _counted("Personal data, by kind", "kind", whole.personal)
     sections += _counted("Languages", "language", whole.languages)
@@ -34,6 +37,14 @@ def render(manifest: Mapping[str, Any]) -> str:
         rows = [(cluster["copies"], cluster["text"]) for cluster in manifest["clusters"]]
         sections += [page.heading("Most copied documents"), page.table(["copies", "begins"], rows)]
     return page.page("Prepared corpus", sections)
+
+
+def _tokenizer(found: Mapping[str, Any]) -> str:
+    names = ["vocabulary", "bytes per token", "vocabulary used", "unknown"]
+    used, unknown = (f"{100 * found[name]:.2f} %" for name in ("vocabulary_used", "unknown"))
+    row = (f"{found['vocabulary']:,}", f"{found['bytes_per_token']:.2f}", used, unknown)
+    told = page.paragraph(f"Of the corpus's first {found['tokens']:,} tokens.")
+    return page.table(names, [row]) + told
 
 
 def _counted(title: str, name: str, counts: Mapping[str, int], examples: Tally | None = None) -> list[str]:

@@ -59,9 +59,15 @@ def train_tokenizer(
     sources: Sequence[Source], record: type[Record], wanted: Tokenizer, on_bad: Callable[[Bad], None] | None = None
 ) -> PreTrainedTokenizerFast:
     """A tokenizer of the sources' first `sample_rows` rows, an equal share of each source; `on_bad` as in `read`."""
-    share = -(-wanted.sample_rows // len(sources))
-    texts = (text for source in sources for text in _texts(source, record, share, on_bad))
-    return tokenizer.train(texts, wanted.vocab_size, wanted.kind)
+    return tokenizer.train(first_texts(sources, record, wanted.sample_rows, on_bad), wanted.vocab_size, wanted.kind)
+
+
+def first_texts(
+    sources: Sequence[Source], record: type[Record], rows: int, on_bad: Callable[[Bad], None] | None = None
+) -> Iterator[str]:
+    """Texts of the sources' first rows, an equal share of each; `on_bad` as in `read`."""
+    share = -(-rows // len(sources))
+    return (text for source in sources for text in _texts(source, record, share, on_bad))
 
 
 def each(parts: int, step: Callable[[Any], Any]) -> ray.data.Dataset:

@@ -5,29 +5,18 @@ does not grow with the file or the store that it lies in.
 """
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llmray.corpus.order import Ints
-from llmray.job.errors import DataError
+from llmray.job.errors import DataError, StoreError
 from llmray.store import place
+from llmray.store.place import Span
 from llmray.stream.blocks import BLOCKS, MAGIC_BYTES, manifest
-
-
-@dataclass(frozen=True)
-class Span:
-    """Bytes of a file, from `start` up to `stop`."""
-
-    path: str
-    start: int
-    stop: int
 
 
 class Groups:
@@ -65,7 +54,10 @@ class Groups:
         """Each group's rows.  Raises `DataError` naming the file that is not as it was written."""
         places = [self._place(int(number)) for number in numbers]
         spans = [(_group(*found), _footer(*found[:2])) for found in places]
-        held = fetched({span for pair in spans for span in pair})
+        try:
+            held = place.read_spans({span for pair in spans for span in pair})
+        except StoreError as error:
+            raise DataError(f"{error}; check the storage, or prepare the store again") from error
         for found, (group, footer) in zip(places, spans, strict=True):
             yield _table(*found, held[group], held[footer])
 
@@ -74,24 +66,6 @@ class Groups:
         at = int(np.searchsorted(self._ends, number, side="right"))
         path, file = self._files[at]
         return path, file, number - int(self._ends[at]) + len(file["groups"])
-
-
-def fetched(spans: set[Span]) -> dict[Span, bytes]:
-    """The bytes of spans, read at the same time where the storage can; its driver tries again what may pass.
-
-    Raises `DataError` naming the file that cannot be read.
-    """
-    held: dict[Span, bytes] = {}
-    ordered = sorted(spans, key=lambda span: (span.path, span.start))
-    for fs, some in itertools.groupby(ordered, key=lambda span: fsspec.core.url_to_fs(span.path)[0]):
-        wanted = list(some)
-        paths = [fs._strip_protocol(span.path) for span in wanted]
-        found = fs.cat_ranges(paths, [s.start for s in wanted], [s.stop for s in wanted], on_error="return")
-        for span, data in zip(wanted, found, strict=True):
-            if isinstance(data, BaseException):
-                raise DataError(f"{span.path}: cannot be read ({data}); prepare the store again") from data
-            held[span] = data
-    return held
 
 
 def _group(path: str, file: dict[str, Any], number: int) -> Span:

@@ -8,7 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from transformers import PreTrainedTokenizerBase
 
 from llmray.corpus.contamination import Contamination
 from llmray.corpus.copies import Copies, found_in
-from llmray.corpus.record import Record
+from llmray.corpus.damage import DamageError
+from llmray.corpus.record import Bad, Record
 from llmray.corpus.refine import Refine
 from llmray.corpus.source import MANIFEST, shards, texts
 from llmray.corpus.tally import Tally, total
-from llmray.job.data import Clean, Source
+from llmray.corpus.tokenizer import describe, fingerprint
+from llmray.job.data import Source
 from llmray.job.errors import DataError, StoreError
 from llmray.job.load import dump
 from llmray.job.results import PrepareResult
@@ -32,7 +34,7 @@ from llmray.store import place
 from llmray.store.journal import Progress
 from llmray.stream import blocks
 from llmray.stream.account import render
-from llmray.stream.datasets import each, train_tokenizer
+from llmray.stream.datasets import each, first_texts, train_tokenizer
 from llmray.stream.errors import surfaced
 from llmray.stream.stages import Cleaning, Encoding, Line, Part, Step
 from llmray.tasks import TASKS, make
@@ -41,6 +43,12 @@ from llmray.tasks.base import Processor, Task
 DOCUMENTS, PARTS, REPORT = "documents", "parts", "prepare.html"
 VERSIONED = ("llmray", "ray", "transformers", "tokenizers", "pyarrow")
 COPY = "copy of another document"
+DESCRIBED_ROWS, DESCRIBED_CHARS = 20_000, 4_000_000
+"""The texts by which a tokenizer is described."""
+
+
+def ignored(bad: Bad) -> None:
+    """Where a tokenizer is trained or described: the encoding judges what cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,13 @@ class Corpus:
     """What is to be encoded, part after part, and what became of the sources so far."""
 
     parts: list[Part]
-    tallies: list[Tally]
-    """One a source; empty where the encoding itself reads the sources."""
+    sources: Sequence[Source]
+    """What the parts are parts of."""
+    tallies: Sequence[Tally] = ()
+    """One a source; none where the encoding itself reads the sources."""
     copies: Copies | None = None
+    overlooked: int = 0
+    """Evaluation texts that are too short to be looked for."""
 
 
 def prepare(job: Job, progress: Progress) -> PrepareResult:
@@ -92,6 +104,7 @@ def prepare(job: Job, progress: Progress) -> PrepareResult:
         "job": _identity(job),
         "task": blocks.encoding(task),
         "processor": blocks.identity(task.processor),
+        "tokenizer": _described(task, corpus),
         "versions": {name: version(name) for name in VERSIONED},
         "schema": blocks.columns(job.output, files),
         "sources": [
@@ -99,6 +112,7 @@ def prepare(job: Job, progress: Progress) -> PrepareResult:
             for source, tally in zip(job.data.train, tallies, strict=True)
         ],
         "clusters": corpus.copies.clusters() if corpus.copies else [],
+        "overlooked": corpus.overlooked,
         "shards": files,
         "result": result.model_dump(),
     }
@@ -121,9 +135,10 @@ class Stages:
         parts = [Part(number, shard) for number, source in enumerate(self.sources) for shard in shards(source)]
         clean = self.job.data.clean
         if clean is None:
-            return Corpus(parts, [])
+            return Corpus(parts, self.sources)
         folder = place.join(self.job.output, DOCUMENTS)
-        work = Cleaning(Refine(clean, _contamination(clean), folder), self.job.output, self.job.data.on_error)
+        contamination = Contamination(text for source in clean.evaluation for text in texts(source))
+        work = Cleaning(Refine(clean, contamination, folder), self.job.output, self.job.data.on_error)
         lines = self._done(parts, work, clean.model_dump(mode="json"))
         files = [(part, file) for part, line in zip(parts, lines, strict=True) for file in line["files"]]
         paths = [place.join(folder, file["name"]) for _, file in files]
@@ -136,7 +151,9 @@ class Stages:
         for (part, _), dropped in zip(files, drops, strict=True):
             tallies[part.source].drop_kept(COPY, len(dropped))
         kept = zip(files, paths, drops, strict=True)
-        return Corpus([Part(p.source, p.shard, path, dropped) for (p, _), path, dropped in kept], tallies, copies)
+        left = [Part(p.source, p.shard, path, dropped) for (p, _), path, dropped in kept]
+        cleaned = [Source(path=path) for path in sorted(set(paths))]
+        return Corpus(left, cleaned, tallies, copies, contamination.too_short)
 
     def encoded(self, corpus: Corpus, task: Task) -> tuple[list[Line], list[Tally]]:
         """Lines of the manifest for the files of blocks, in the corpus's order, and the sources' tallies."""
@@ -166,10 +183,15 @@ class Stages:
         names = [part.name([type(work).__name__, settings, self.job.train.seed]) for part in parts]
         kept = {name: self._line(folder, name) for name in {*names} & {n[:-5] for n in place.listdir(folder)}}
         todo = [(part, name) for part, name in zip(parts, names, strict=True) if not kept.get(name)]
-        if todo:
+        try:
             with surfaced():
-                for done, _ in enumerate(each(len(todo), Step(work, todo, folder)).iter_rows(), 1):
+                for done, _ in enumerate(each(len(todo), Step(work, todo, folder)).iter_rows() if todo else (), 1):
                     self.told(len(parts) - len(todo) + done, len(parts))
+        except DamageError as damage:
+            raise DataError(
+                f"{damage}\nMend it, or leave such records out with data.on_error=skip: each is then kept, with its"
+                " place and the reason, under `quarantine`"
+            ) from None
         return [kept.get(name) or json.loads(place.read_text(place.join(folder, f"{name}.json"))) for name in names]
 
     def _line(self, folder: str, name: str) -> Line | None:
@@ -179,8 +201,16 @@ class Stages:
         return None if blocks.damaged(self.job.output, hashed) else line
 
 
-def _contamination(clean: Clean) -> Contamination:
-    return Contamination(text for source in clean.evaluation for text in texts(source))
+def _described(task: Task, corpus: Corpus) -> dict[str, Any]:
+    """The tokenizer's hash, and what it makes of the corpus's first texts."""
+    some: list[str] = []
+    size = 0
+    for text in first_texts(corpus.sources, task.record, DESCRIBED_ROWS, ignored):
+        some.append(text)
+        if (size := size + len(text)) > DESCRIBED_CHARS:
+            break
+    tokenizer = task.processor.tokenizer
+    return {"sha256": fingerprint(tokenizer), "vocabulary": len(tokenizer)} | asdict(describe(tokenizer, some))
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -206,11 +236,7 @@ def _processor(job: Job, record: type[Record], corpus: Corpus) -> Processor:
         return found
     folder = place.join(job.output, "tokenizer")
     if not place.listdir(folder):  # an interrupted run has it already
-        files = {part.file for part in corpus.parts if part.file}
-        cleaned = [Source(path=path) for path in sorted(files)]
-        sources = cleaned or job.data.train
-        tokenizer = train_tokenizer(sources, record, job.data.tokenizer, lambda bad: None)  # the encoding judges it
-        _keep(job.output, tokenizer)
+        _keep(job.output, train_tokenizer(corpus.sources, record, job.data.tokenizer, ignored))
     kept = str(place.local_copy(folder))
     wanted = model.model_copy(update={"tokenizer": kept}) if model else Model(from_=kept)
     return processor(wanted, near)

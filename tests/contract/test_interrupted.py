@@ -16,8 +16,9 @@ JOB = [
     *("data.train=builtin:shapes?rows=400", "data.tokenizer={vocab_size: 400, sample_rows: 200}"),
 ]
 LONG = [*JOB, "train={steps: 120, batch_size: 8, log_every: 1}", "scale.workers=2"]
-SEARCH = [*JOB, "train={steps: 4000, batch_size: 8}", "data.eval=builtin:shapes?rows=16&split=eval"] + [
-    "tune={space: {train.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3]}, trials: 4, grace_steps: 4000}"
+SEARCH = [
+    *(*JOB, "train={steps: 4000, batch_size: 8}", "data.eval=builtin:shapes?rows=16&split=eval"),
+    "tune={space: {train.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3]}, trials: 4, grace_steps: 4000}",
 ]
 ONCE, TWICE, TERMINATED = [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]
 

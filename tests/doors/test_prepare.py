@@ -51,7 +51,11 @@ def test_nothing_is_lost_without_a_reason(corpus: Path) -> None:
     assert second["dropped"] == {"copy of another document": 3}
     assert second["quarantined"] == {"not JSON": 1}
     assert {c["copies"] for c in manifest(corpus)["clusters"]} == {1}
+    tokenizer = manifest(corpus)["tokenizer"]
+    assert (tokenizer["vocabulary"], tokenizer["unknown"]) == (400, 0)
+    assert 2 < tokenizer["bytes_per_token"] < 10
     page = (corpus / "store" / "prepare.html").read_text()
+    assert f"{tokenizer['bytes_per_token']:.2f}" in page
     assert "copy of another document" in page
     assert "not JSON" in page
     tables = [pq.read_table(path) for path in sorted((corpus / "store" / "blocks").glob("*.parquet"))]
@@ -61,7 +65,7 @@ def test_nothing_is_lost_without_a_reason(corpus: Path) -> None:
 
 
 def test_damage_stops_the_run_unless_it_may_skip(corpus: Path) -> None:
-    with pytest.raises(DataError, match=r"b\.jsonl, line 24: not JSON: [^\n]*$"):
+    with pytest.raises(DataError, match=r"b\.jsonl, line 24: not JSON: [^\n]*\n.* data\.on_error=skip"):
         prepare(job_of(corpus, clean={}), Progress.silent())
     assert not (corpus / "store" / "manifest.json").exists()
 

@@ -146,13 +146,13 @@ def test_delays_change_nothing(portion, monkeypatch):
         workers = [batches(portion, rows=6, count=25, rank=rank, world=2, seed=9) for rank in range(2)]
         return hashlib.sha256(repr(workers).encode()).hexdigest()
 
-    plain, fetched, draw = digest(), groups.fetched, random.Random(0)
+    plain, read_spans, draw = digest(), place.read_spans, random.Random(0)
 
     def late(spans: set[groups.Span]) -> dict[groups.Span, bytes]:
         time.sleep(draw.random() / 50)
-        return fetched(spans)
+        return read_spans(spans)
 
-    monkeypatch.setattr(groups, "fetched", late)
+    monkeypatch.setattr(place, "read_spans", late)
     assert [digest() for _ in range(2)] == [plain] * 2
 
 
