@@ -35,8 +35,8 @@ def _corpus(rows: int, held_out: int = 400) -> dict[str, Any]:
 def _jobs(output: str) -> dict[str, Job]:
     """The job of every training, as a user would write it; small enough for two CPU cores."""
     two, here = {"workers": 2}, {"workers": 1, "max_failures": 0}
-    qa_train = {"steps": 320, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 30}
-    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(320 * 32), "scale": here}
+    qa_train = {"steps": 440, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 30}
+    qa = {"task": {"name": "qa", "max_length": 128, "stride": 32}, "data": _corpus(440 * 32), "scale": here}
     encoder = place.join(output, "encoder", "model")
     trees: dict[str, dict[str, Any]] = {
         "writer": {

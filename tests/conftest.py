@@ -1,11 +1,17 @@
 """Fixtures that every room's tests share."""
 
 import os
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import s3fs
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from playwright.sync_api import Browser, sync_playwright
+from werkzeug.serving import make_server
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_ARGUMENTS = [
@@ -43,3 +49,40 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data is not here: {SHARED_DATA}")
     return SHARED_DATA
+
+
+class Unsteady:
+    """An object store in this process that answers the first `failures` requests for each range with 503."""
+
+    def __init__(self) -> None:
+        self.app, self.failures = DomainDispatcherApplication(create_backend_app), 0
+        self.asked: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if "HTTP_RANGE" in environ:
+            request = (environ["PATH_INFO"], environ["HTTP_RANGE"])
+            self.asked[request] += 1
+            if self.asked[request] <= self.failures:
+                start_response("503 Slow Down", [("Content-Length", "0")])
+                return [b""]
+        return self.app(environ, start_response)
+
+
+@pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Unsteady]:
+    """An object store with an empty `s3://bucket`, which this process and those that it starts know."""
+    app = Unsteady()
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)
+    yield app
+    s3fs.S3FileSystem().rm("bucket", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.shutdown()
+    thread.join()
+    server.server_close()

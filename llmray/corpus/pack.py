@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from llmray.corpus.record import Columns
 
+MOST_EMPTY = 0.01
+"""Share of all blocks' tokens that whole documents may leave empty."""
+
 Documents: TypeAlias = Iterable[Sequence[int] | NDArray[np.int32]]
 
 
@@ -22,20 +25,21 @@ def pack(documents: Documents, seq_len: int, end: int) -> list[NDArray[np.int32]
 
 
 def pack_best_fit(documents: Documents, seq_len: int, end: int) -> Columns:
-    """Put documents, each closed by `end`, into blocks of at most `seq_len` tokens without cutting what fits into one.
+    """Put documents, each closed by `end`, into blocks of at most `seq_len` tokens, whole wherever they fit into one.
 
-    A document longer than a block is cut after every `seq_len` tokens, its pieces then count as documents; no token is
-    left out.  Columns: `input_ids`, and `lengths`, those of the documents in each block, from which positions and a
-    block-diagonal mask follow.  Documents keep their order within a block, and blocks that of their first documents.
+    A document longer than a block is cut after every `seq_len` tokens, and where whole ones would leave more than
+    `MOST_EMPTY` of the blocks empty a few are cut to fill them; a cut document's pieces then count as documents.  No
+    token is left out.  Columns: `input_ids`, and `lengths`, those of the documents in each block, from which positions
+    and a block-diagonal mask follow.  Documents keep their order within a block, and blocks that of their first ones.
     """
     flat, lengths = _joined(documents, end)
     pieces = _pieces(lengths, seq_len)
-    blocks = best_fit(pieces, seq_len)
+    pieces, blocks = _filled(pieces, best_fit(pieces, seq_len), seq_len)
     order = np.argsort(blocks, kind="stable")
-    parts = _split(flat, pieces)
+    parts, held = _split(flat, pieces), np.bincount(blocks)
     return {
-        "input_ids": [np.concatenate([parts[at] for at in block]) for block in _split(order, np.bincount(blocks))],
-        "lengths": _split(pieces[order].astype(np.int32), np.bincount(blocks)),
+        "input_ids": [np.concatenate([parts[at] for at in block]) for block in _split(order, held)],
+        "lengths": _split(pieces[order].astype(np.int32), held),
     }
 
 
@@ -59,8 +63,34 @@ def best_fit(lengths: NDArray[np.int64], seq_len: int) -> NDArray[np.int64]:
         if left := room - length:
             by_room[left].append(block)
             rooms |= 1 << left
-    _, first = np.unique(blocks, return_index=True)
-    return np.argsort(np.argsort(first))[blocks]
+    return _numbered(blocks)
+
+
+def _filled(
+    lengths: NDArray[np.int64], blocks: NDArray[np.int64], seq_len: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same, but with at most `MOST_EMPTY` of the blocks empty: the documents of the emptiest blocks are cut to fill
+    the widest rooms in the others."""
+    used = np.bincount(blocks, weights=lengths).astype(np.int64)
+    enough = max(-(-used.sum() // seq_len), int(used.sum() / (1 - MOST_EMPTY)) // seq_len)
+    if len(used) <= enough:
+        return lengths, blocks
+    fullest = np.argsort(-used, kind="stable")
+    cut = np.flatnonzero(np.isin(blocks, fullest[enough:]))
+    rooms = fullest[:enough][::-1]
+    ends, full = np.cumsum(lengths[cut]), np.cumsum(seq_len - used[rooms])
+    stops = np.union1d(ends, full[full < ends[-1]])  # where a document ends, or the room that it goes to
+    pieces = np.diff(stops, prepend=0)
+    places = np.concatenate([np.delete(np.arange(len(lengths)), cut), cut[np.searchsorted(ends, stops)]])
+    order = np.argsort(places, kind="stable")
+    found = np.concatenate([np.delete(blocks, cut), rooms[np.searchsorted(full, stops)]])[order]
+    return np.concatenate([np.delete(lengths, cut), pieces])[order], _numbered(found)
+
+
+def _numbered(blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Blocks numbered in the order of their first documents."""
+    _, first, block = np.unique(blocks, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[block]
 
 
 def _joined(documents: Documents, end: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -21,6 +21,9 @@ class Tally(BaseModel):
     read: int = 0
     kept: int = 0
     tokens: int = 0
+    cuts: int = 0
+    """Cuts through documents that blocks are to keep whole: those longer than a block, and those that fill the last
+    gaps."""
     dropped: dict[str, int] = {}
     """Rule → records."""
     quarantined: dict[str, int] = {}
@@ -75,7 +78,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
     """The sum of the parts."""
     whole = Tally()
     for part in tallies:
-        for name in ("read", "kept", "tokens"):
+        for name in ("read", "kept", "tokens", "cuts"):
             setattr(whole, name, getattr(whole, name) + getattr(part, name))
         for name in ("dropped", "quarantined", "personal", "languages", "lengths"):
             setattr(whole, name, dict(Counter(getattr(whole, name)) + Counter(getattr(part, name))))

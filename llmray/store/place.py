@@ -69,7 +69,7 @@ def join(base: str, *parts: str) -> str:
 
 def _filesystem(path: str) -> tuple[Any, str]:
     try:
-        return fsspec.core.url_to_fs(path)
+        return fsspec.core.url_to_fs(path, use_listings_cache=False)  # other processes write there too
     except (ImportError, ValueError) as error:
         raise StoreError(f"{path}: this kind of storage is not available: {error}") from None
 
@@ -86,7 +86,6 @@ def listdir(path: str) -> list[str]:
     with _in_words(path):
         if not fs.isdir(inner):
             return []
-        fs.invalidate_cache(inner)
         return sorted(Path(name.rstrip("/")).name for name in fs.ls(inner, detail=False))
 
 

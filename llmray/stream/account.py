@@ -18,9 +18,9 @@ def render(manifest: Mapping[str, Any]) -> str:
     whole, result = total(tally for _, _, tally in sources), manifest["result"]
     sections = [
         page.paragraph(f"{result['rows']:,} blocks, {result['tokens']:,} tokens, {result['seconds']:.1f} s."),
-        page.table(["source", "weight", "read", "kept", "dropped", "quarantined", "tokens", "share"], [
+        page.table(["source", "weight", "read", "kept", "dropped", "quarantined", "tokens", "share", "cuts"], [
             (path, weight or "", tally.read, tally.kept, sum(tally.dropped.values()), sum(tally.quarantined.values()),
-             tally.tokens, f"{100 * tally.tokens / max(whole.tokens, 1):.1f} %")
+             tally.tokens, f"{100 * tally.tokens / max(whole.tokens, 1):.1f} %", tally.cuts)
             for path, weight, tally in sources
         ]),
     ]  # fmt: skip

@@ -173,7 +173,11 @@ class Stages:
                     f"{source.path}: {corpus.tallies[number].kept} documents were kept but {encoded.read} encoded; this"
                     " is an error of llmray's, and nothing was committed"
                 )
-            tally = corpus.tallies[number].model_copy(update={"tokens": encoded.tokens}) if corpus.tallies else encoded
+            tally = (
+                corpus.tallies[number].model_copy(update=encoded.model_dump(include={"tokens", "cuts"}))
+                if corpus.tallies
+                else encoded
+            )
             tally.require_whole(source.path)
             tallies.append(tally)
         return files, tallies

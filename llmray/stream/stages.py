@@ -91,9 +91,11 @@ class Encoding:
         files: list[Line] = []
         waiting: list[pa.Table] = []
         for columns in self._columns(part, task, quarantine):
-            tally.read += len(next(iter(columns.values())))
-            tally.kept += len(next(iter(columns.values())))
-            waiting.append(arrow(task.encode(columns)))
+            rows, features = len(next(iter(columns.values()))), task.encode(columns)
+            tally.read += rows
+            tally.kept += rows
+            tally.cuts += sum(map(len, features["lengths"])) - rows if "lengths" in features else 0
+            waiting.append(arrow(features))
             if sum(table.nbytes for table in waiting) >= FILE_BYTES:
                 files += write(pa.concat_tables(waiting)).to_pylist()
                 waiting = []

@@ -25,11 +25,12 @@ def interrupts() -> Iterator[threading.Event]:
         if not event.is_set():
             event.set()
             return
-        if callable(before[number]):
-            before[number](number, frame)
+        listening = before[number]
+        if callable(listening):
+            listening(number, frame)
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, handler)
     try:

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import s3fs
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from llmray.corpus.tokenizer import train
 from llmray.job.data import Source
@@ -222,54 +219,19 @@ def test_sources_become_portions_by_their_weights(tmp_path):
         portions_of([weighed[0], Source(path="builtin:shapes?rows=5")], task)
 
 
-class Unsteady:
-    """An object store in this process that answers the first `failures` requests for each range with 503."""
-
-    def __init__(self, failures: int) -> None:
-        self.app, self.failures = DomainDispatcherApplication(create_backend_app), failures
-        self.asked: Counter[tuple[str, str]] = Counter()
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if "HTTP_RANGE" in environ:
-            request = (environ["PATH_INFO"], environ["HTTP_RANGE"])
-            self.asked[request] += 1
-            if self.asked[request] <= self.failures:
-                start_response("503 Slow Down", [("Content-Length", "0")])
-                return [b""]
-        return self.app(environ, start_response)
-
-
-@pytest.fixture
-def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Unsteady]:
-    app = Unsteady(failures=2)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().makedirs("stores", exist_ok=True)
-    yield app
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_an_object_store_that_fails_for_a_while_is_asked_again(object_store):
-    remote = stored("s3://stores/a", [2] * 3)
+    object_store.failures = 2
+    remote = stored("s3://bucket/a", [2] * 3)
     assert sorted(flat(batches(remote, stop=6))) == list(range(6))
     assert len(object_store.asked) == 1 + 3 * 2  # the manifest; of each file a row group and the footer
     assert set(object_store.asked.values()) == {3}
 
 
 def test_what_an_object_store_has_lost_is_named(object_store):
-    remote = stored("s3://stores/b", [2] * 3)
-    object_store.failures = 0
-    name = place.listdir("s3://stores/b/blocks")[1]
-    place.remove(f"s3://stores/b/blocks/{name}")
-    with pytest.raises(DataError, match=rf"s3://stores/b/blocks/{name}: cannot be read"):
+    remote = stored("s3://bucket/b", [2] * 3)
+    name = place.listdir("s3://bucket/b/blocks")[1]
+    place.remove(f"s3://bucket/b/blocks/{name}")
+    with pytest.raises(DataError, match=rf"s3://bucket/b/blocks/{name}: cannot be read"):
         batches(remote, count=1)
 
 

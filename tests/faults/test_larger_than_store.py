@@ -1,0 +1,63 @@
+"""A corpus four times the object store streams through it, and through `prepare`: nothing is spilled, memory is flat."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STORE_BYTES = 80 << 20
+"""Little more than the least that Ray takes."""
+
+PROGRAM = """
+import json, sys
+import psutil, ray
+from ray._private.internal_api import memory_summary
+import llmray
+from llmray.corpus.record import Document
+from llmray.job.load import load
+from llmray.job.schema import Source, Tokenizer
+from llmray.stream.batches import batches
+from llmray.stream.datasets import features, train_tokenizer
+from llmray.tasks import make
+from llmray.tasks.base import Processor
+
+corpus, output, store_bytes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+context = ray.init(
+    address="local", num_cpus=4, object_store_memory=store_bytes, _node_ip_address="127.0.0.1", log_to_driver=False
+)
+job = load({"task": {"name": "causal_lm", "seq_len": 256}, "data": {"train": corpus}, "output": output})
+tokenizer = train_tokenizer(job.data.train, Document, Tokenizer(vocab_size=1000, sample_rows=500))
+task = make(job.task, Processor(tokenizer))
+
+def held():
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return sum(process.memory_full_info().uss for process in family)
+
+held_bytes, tokens = [], 0
+for number, batch in enumerate(batches(features(job.data.train, task).iterator(), task, 64, epochs=1)):
+    tokens += batch["input_ids"].numel()
+    if number % 250 == 0:
+        held_bytes.append(held())
+result = llmray.prepare(job)
+told = {"tokens": tokens, "prepared": result.tokens, "held": held_bytes, "after": held()}
+print(json.dumps(told | {"stats": memory_summary(context.address_info["address"], stats_only=True)}))
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"text": " ".join(f"w{row * k % 997}" for k in range(200))}) + "\n" for row in range(1000))
+    for number in range(4):
+        with (tmp_path / f"{number}.jsonl").open("w") as file:
+            file.writelines([lines] * (STORE_BYTES // len(lines) + 1))
+    words = [str(tmp_path / "*.jsonl"), str(tmp_path / "out"), str(STORE_BYTES)]
+    run = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout.splitlines()[-1])
+    assert told["tokens"] == pytest.approx(told["prepared"], rel=0.02)
+    assert 4 * told["tokens"] > 4 * STORE_BYTES / 3  # as 32-bit ids
+    assert "Spilled" not in told["stats"]
+    quarter, *rest = told["held"][len(told["held"]) // 4 :]
+    assert max(*rest, told["after"]) < 1.25 * quarter
