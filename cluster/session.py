@@ -18,6 +18,8 @@ from llmray.job.schema import Scale
 
 LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
+OOM_RETRIES = 2
+"""Times that a task is tried again after it was ended for lack of memory; Ray itself would never stop."""
 
 
 def logical_cpus() -> int:
@@ -61,6 +63,7 @@ def _start(cpus: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env=_quoted(sys.executable),
+            _system_config={"task_oom_retries": OOM_RETRIES},
         )
 
 

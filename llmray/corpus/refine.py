@@ -37,6 +37,7 @@ class Refine:
     clean: Clean
     contamination: Contamination
     folder: str
+    names: personal.Recogniser | None = None
 
     def __call__(self, shard: Shard, name: str, quarantine: "Quarantine | None") -> tuple[list[dict[str, Any]], Tally]:
         """The files written, each with its rows, and the tally.
@@ -79,7 +80,7 @@ class Refine:
         wanted = self.clean.personal
         if wanted is None:
             return text, None
-        findings = personal.find(text, wanted.kinds, wanted.regions)
+        findings = personal.find(text, wanted.kinds, wanted.regions, self.names)
         for finding in findings:
             add(tally.personal, finding.kind)
         if findings and wanted.action == "drop":

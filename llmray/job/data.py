@@ -141,6 +141,8 @@ class Personal(Section):
     """What is looked for; card, bank and identity numbers by their checksums."""
     regions: tuple[str, ...] = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL")
     """Countries (ISO 3166) as whose people telephone and identity numbers are read."""
+    names: str | None = None
+    """A token-classification model (hub id, folder or registry reference) that finds names of persons too."""
 
 
 class Clean(Section):

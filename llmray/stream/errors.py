@@ -16,13 +16,18 @@ ADVICE = "\nFailed to apply UDF transform after "
 
 @contextmanager
 def surfaced() -> Iterator[None]:
-    """Let an `LlmrayError` that was raised inside a Ray task reach the caller as itself."""
+    """Let an `LlmrayError` that was raised inside a Ray task reach the caller as itself, and lack of memory as one."""
     try:
         yield
     except (ray.exceptions.RayError, SystemError) as error:
-        if (ours := cause_of(error)) is None:
-            raise
-        raise ours from None
+        if ours := cause_of(error):
+            raise ours from None
+        if any(isinstance(link, ray.exceptions.OutOfMemoryError) for link in chain(error)):
+            raise LlmrayError(
+                "out of memory: a task took more than this machine has left, again and again; lower the batch size, or"
+                " free memory"
+            ) from error
+        raise
 
 
 def cause_of(error: BaseException | None) -> LlmrayError | None:

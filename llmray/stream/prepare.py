@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from llmray.job.errors import DataError, StoreError
 from llmray.job.load import dump
 from llmray.job.results import PrepareResult
 from llmray.job.schema import Job, Model
-from llmray.model.load import processor
+from llmray.model.load import processor, resolve
+from llmray.model.names import Names
 from llmray.model.registry import nearest
 from llmray.store import place
 from llmray.store.journal import Progress
@@ -138,7 +140,7 @@ class Stages:
             return Corpus(parts, self.sources)
         folder = place.join(self.job.output, DOCUMENTS)
         contamination = Contamination(text for source in clean.evaluation for text in texts(source))
-        work = Cleaning(Refine(clean, contamination, folder), self.job.output, self.job.data.on_error)
+        work = Cleaning(Refine(clean, contamination, folder, self._names()), self.job.output, self.job.data.on_error)
         lines = self._done(parts, work, clean.model_dump(mode="json"))
         files = [(part, file) for part, line in zip(parts, lines, strict=True) for file in line["files"]]
         paths = [place.join(folder, file["name"]) for _, file in files]
@@ -154,6 +156,14 @@ class Stages:
         left = [Part(p.source, p.shard, path, dropped) for (p, _), path, dropped in kept]
         cleaned = [Source(path=path) for path in sorted(set(paths))]
         return Corpus(left, cleaned, tallies, copies, contamination.too_short)
+
+    def _names(self) -> Names | None:
+        personal = self.job.data.clean and self.job.data.clean.personal
+        if not (personal and personal.names):
+            return None
+        names = Names(resolve(personal.names, nearest(self.job.output)))
+        list(names(""))  # a model that does not fit is known before any shard is read
+        return names
 
     def encoded(self, corpus: Corpus, task: Task) -> tuple[list[Line], list[Tally]]:
         """Lines of the manifest for the files of blocks, in the corpus's order, and the sources' tallies."""
@@ -185,7 +195,10 @@ class Stages:
     def _done(self, parts: Sequence[Part], work: Callable[[Part, str], Line], settings: Any) -> list[Line]:
         folder = place.join(self.job.output, PARTS)
         names = [part.name([type(work).__name__, settings, self.job.train.seed]) for part in parts]
-        kept = {name: self._line(folder, name) for name in {*names} & {n[:-5] for n in place.listdir(folder)}}
+        kept = {
+            name: self._line(place.join(folder, f"{name}.json"))
+            for name in {*names} & {n[:-5] for n in place.listdir(folder)}
+        }
         todo = [(part, name) for part, name in zip(parts, names, strict=True) if not kept.get(name)]
         try:
             with surfaced():
@@ -198,11 +211,17 @@ class Stages:
             ) from None
         return [kept.get(name) or json.loads(place.read_text(place.join(folder, f"{name}.json"))) for name in names]
 
-    def _line(self, folder: str, name: str) -> Line | None:
+    def _line(self, path: str) -> Line | None:
         """What a part told, if all its files are as they were written."""
-        line: Line = json.loads(place.read_text(place.join(folder, f"{name}.json")))
-        hashed = [file for file in line["files"] if "sha256" in file]
-        return None if blocks.damaged(self.job.output, hashed) else line
+        line: Line = json.loads(place.read_text(path))
+        blocks_of = [file for file in line["files"] if "sha256" in file]
+        documents = {file["name"] for file in line["files"] if "sha256" not in file}
+        return line if documents <= self._documents and not blocks.damaged(self.job.output, blocks_of) else None
+
+    @cached_property
+    def _documents(self) -> set[str]:
+        """Files of clean documents that an earlier run left."""
+        return set(place.listdir(place.join(self.job.output, DOCUMENTS)))
 
 
 def _described(task: Task, corpus: Corpus) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from llmray.corpus.contamination import Contamination
 from llmray.corpus.copies import found_in
+from llmray.corpus.personal import Finding
 from llmray.corpus.refine import KEYS, Quarantine, Refine
 from llmray.corpus.source import shards
 from llmray.job.data import Clean, Personal, Source
@@ -51,6 +52,18 @@ def test_personal_data_may_drop_the_document(source: Source, tmp_path: Path) -> 
     clean = Clean(personal=Personal(action="drop"), duplicates=None)
     _, tally = refined(source, tmp_path, clean, Quarantine(str(tmp_path / "bad.jsonl")))
     assert tally.dropped["personal data"] == 1
+
+
+def test_names_are_found_by_a_recogniser(source: Source, tmp_path: Path) -> None:
+    def names(text: str) -> list[Finding]:
+        return [Finding("name", at, at + 3) for at in [text.find("fox")] if at >= 0]
+
+    clean = Clean(personal=Personal(action="drop"), duplicates=None)
+    work = Refine(clean, Contamination([]), str(tmp_path / "documents"), names)
+    (shard,) = shards(source)
+    _, tally = work(shard, "name", Quarantine(str(tmp_path / "bad.jsonl")))
+    assert tally.personal == {"email": 1, "name": 1}
+    assert tally.dropped["personal data"] == 2
 
 
 def test_without_a_quarantine_the_first_damage_is_an_error(source: Source, tmp_path: Path) -> None:

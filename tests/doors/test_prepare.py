@@ -1,6 +1,7 @@
 """`prepare` cleans, packs and stores a corpus through a real Ray, loses nothing, and goes on after an interruption."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,17 @@ def test_finished_parts_are_not_done_again(corpus: Path) -> None:
     assert first.stat().st_mtime_ns == before
     assert second.exists()
     assert manifest(corpus)["shards"] == written
+
+
+def test_clean_documents_that_are_gone_are_made_again_where_they_are_needed(corpus: Path) -> None:
+    job, store = job_of(corpus, clean={}, on_error="skip"), corpus / "store"
+    first = prepare(job, Progress.silent())
+    shutil.rmtree(store / "documents")
+    assert prepare(job, Progress.silent()) == first
+    assert not (store / "documents").exists()
+    (store / "manifest.json").unlink()
+    next((store / "blocks").iterdir()).unlink()
+    assert prepare(job, Progress.silent()).tokens == first.tokens
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -96,10 +97,12 @@ def kill_a_worker(output: Path) -> bool:
 
 
 def interrupted(job: Job, rows: int) -> None:
-    """Train until so many rows are told, then Ctrl-C."""
+    """Train until so many more rows are told, then Ctrl-C."""
+    path = f"{job.output}/metrics.jsonl"
+    before = len(journal.read(path))
 
     def interrupt() -> bool:
-        if len(journal.read(f"{job.output}/metrics.jsonl")) < rows:
+        if len(journal.read(path)) < before + rows:
             return False
         os.kill(os.getpid(), signal.SIGINT)
         return True
@@ -176,20 +179,44 @@ def store(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def stored(store: Path, *overrides: str) -> tuple[str, ...]:
+    """A job that learns from a store in a shuffled order and tells the loss of each step."""
+    return (f"data.train={store}", "data.eval=[]", "data.shuffle_rows=1000", "train.log_every=1", *overrides)
+
+
+@pytest.mark.slow
+def test_ten_kills_lose_and_repeat_no_row(store: Path, tmp_path: Path) -> None:
+    """Killed again and again at random moments, a run over stored rows has the losses of one that was left alone."""
+    told = stored(store, "train.steps=160", "train.checkpoint_every=4", "scale.max_failures=12")
+    draw, kills, seen = random.Random(0), [], set[str]()
+
+    def kill_after_progress() -> bool:
+        """Once there is a checkpoint that was not there at the last kill."""
+        whole = {path.parent.name for path in (tmp_path / "cut").glob("checkpoints/step-*/manifest.json")}
+        if fresh := whole - seen:
+            time.sleep(draw.random() / 4)
+            if kill_a_worker(tmp_path / "cut"):
+                seen.update(fresh)
+                kills.append(max(fresh))
+        return len(kills) == 10
+
+    with meanwhile(kill_after_progress) as killed:
+        train(job_of(tmp_path / "cut", *told), Progress.silent())
+    assert killed.is_set(), kills
+    train(job_of(tmp_path / "whole", *told), Progress.silent())
+    assert logged(tmp_path / "cut", "loss") == logged(tmp_path / "whole", "loss")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
 def test_a_stored_corpus_is_learned_from_in_one_order_by_any_number_of_workers(store: Path, tmp_path: Path) -> None:
-    """Two workers are stopped, one goes on alone: the losses are those of one that did it all, shuffled or not."""
-    told = (
-        f"data.train={store}",
-        "data.eval=[]",
-        "data.shuffle_rows=1000",
-        "train.precision=fp32",
-        "train.log_every=1",
-    )
+    """Two workers are stopped, three go on and are stopped, one ends it: losses are those of one that did it all."""
+    told = stored(store, "train.steps=200", "train.batch_size=12", "train.precision=fp32")
     interrupted(job_of(tmp_path / "cut", *told), 5)
+    interrupted(job_of(tmp_path / "cut", *told, "scale.workers=3"), 5)
     train(job_of(tmp_path / "cut", *told, *HERE), Progress.silent())
     train(job_of(tmp_path / "whole", *told, *HERE), Progress.silent())
     cut, whole = logged(tmp_path / "cut", "loss"), logged(tmp_path / "whole", "loss")
-    assert list(cut) == list(range(1, 61))
+    assert list(cut) == list(range(1, 201))
     assert cut == pytest.approx(whole, rel=1e-3)
 
 

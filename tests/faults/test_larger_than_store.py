@@ -1,4 +1,4 @@
-"""A corpus four times the object store streams through it, and through `prepare`: nothing is spilled, memory is flat."""
+"""A corpus four times the object store streams through it and through `prepare`: nothing spills, memory is flat."""
 
 import json
 import subprocess
@@ -14,10 +14,10 @@ PROGRAM = """
 import json, sys
 import psutil, ray
 from ray._private.internal_api import memory_summary
+from ray.data import ExecutionResources
 import llmray
 from llmray.corpus.record import Document
 from llmray.job.load import load
-from llmray.job.schema import Source, Tokenizer
 from llmray.stream.batches import batches
 from llmray.stream.datasets import features, train_tokenizer
 from llmray.tasks import make
@@ -27,16 +27,17 @@ corpus, output, store_bytes = sys.argv[1], sys.argv[2], int(sys.argv[3])
 context = ray.init(
     address="local", num_cpus=4, object_store_memory=store_bytes, _node_ip_address="127.0.0.1", log_to_driver=False
 )
-job = load({"task": {"name": "causal_lm", "seq_len": 256}, "data": {"train": corpus}, "output": output})
-tokenizer = train_tokenizer(job.data.train, Document, Tokenizer(vocab_size=1000, sample_rows=500))
-task = make(job.task, Processor(tokenizer))
+data = {"train": corpus, "tokenizer": {"vocab_size": 1000, "sample_rows": 500}}
+job = load({"task": {"name": "causal_lm", "seq_len": 256}, "data": data, "output": output})
+task = make(job.task, Processor(train_tokenizer(job.data.train, Document, job.data.tokenizer)))
 
 def held():
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     return sum(process.memory_full_info().uss for process in family)
 
-held_bytes, tokens = [], 0
-for number, batch in enumerate(batches(features(job.data.train, task).iterator(), task, 64, epochs=1)):
+rows, held_bytes, tokens = features(job.data.train, task), [], 0
+rows.context.execution_options.resource_limits = ExecutionResources(cpu=1)  # as in training without workers
+for number, batch in enumerate(batches(rows.iterator(), task, 64, epochs=1)):
     tokens += batch["input_ids"].numel()
     if number % 250 == 0:
         held_bytes.append(held())
@@ -48,7 +49,9 @@ print(json.dumps(told | {"stats": memory_summary(context.address_info["address"]
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    lines = "".join(json.dumps({"text": " ".join(f"w{row * k % 997}" for k in range(200))}) + "\n" for row in range(1000))
+    lines = "".join(
+        json.dumps({"text": " ".join(f"w{row * k % 997}" for k in range(200))}) + "\n" for row in range(1000)
+    )
     for number in range(4):
         with (tmp_path / f"{number}.jsonl").open("w") as file:
             file.writelines([lines] * (STORE_BYTES // len(lines) + 1))
