@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 
 from llmray.corpus.contamination import Contamination
 from llmray.corpus.copies import Copies, found_in
-from llmray.corpus.record import Record
 from llmray.corpus.refine import Refine
 from llmray.corpus.source import MANIFEST, shards, texts
 from llmray.corpus.tally import Tally, total
@@ -73,7 +72,7 @@ def prepare(job: Job, progress: Progress) -> PrepareResult:
     stages = Stages(job, lambda done, parts: progress.update(label, done, parts=parts))
     kind = TASKS[job.task.name]
     corpus = stages.corpus()
-    task = make(job.task, _processor(job, kind.record, corpus), job.train.seed)
+    task = make(job.task, _processor(job, kind, corpus), job.train.seed)
     files, tallies = stages.encoded(corpus, task)
     if not files:
         paths = ", ".join(source.path for source in job.data.train)
@@ -197,7 +196,7 @@ def _require_same(job: Job, manifest: Line) -> None:
         )
 
 
-def _processor(job: Job, record: type[Record], corpus: Corpus) -> Processor:
+def _processor(job: Job, kind: type[Task], corpus: Corpus) -> Processor:
     """The model's, or one with a tokenizer trained on the corpus; the tokenizer is kept in the store."""
     model, near = job.model, nearest(job.output)
     if model is not None and (model.tokenizer or not model.from_.startswith("new:")):
@@ -209,7 +208,13 @@ def _processor(job: Job, record: type[Record], corpus: Corpus) -> Processor:
         files = {part.file for part in corpus.parts if part.file}
         cleaned = [Source(path=path) for path in sorted(files)]
         sources = cleaned or job.data.train
-        tokenizer = train_tokenizer(sources, record, job.data.tokenizer, lambda bad: None)  # the encoding judges it
+        tokenizer = train_tokenizer(
+            sources,
+            kind.record,
+            job.data.tokenizer,
+            lambda bad: None,  # the encoding judges it
+            kind.special_tokens,
+        )
         _keep(job.output, tokenizer)
     kept = str(place.local_copy(folder))
     wanted = model.model_copy(update={"tokenizer": kept}) if model else Model(from_=kept)
