@@ -52,6 +52,13 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """What people and an assistant said in turn: `{"role", "content"}` each, roles as in OpenAI's messages."""
+
+    messages: list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Bad:
     """What cannot be read: where it was found ("FILE, line N"), a short name to count it by, why in words, and the
     record as it stands there, as far as it can be shown."""
@@ -62,4 +69,4 @@ class Bad:
     record: str = ""
 
 
-Record: TypeAlias = Document | Pair | Question | Picture | Example
+Record: TypeAlias = Document | Pair | Question | Picture | Example | Conversation

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from llmray.corpus.damage import DamageError, shown
 from llmray.corpus.images import Beside, Images, from_folder, require_picture
-from llmray.corpus.record import Bad, Picture, Question, Record
+from llmray.corpus.record import Bad, Conversation, Picture, Question, Record
 from llmray.job.data import Source
 from llmray.job.errors import DataError
 
@@ -20,8 +20,13 @@ Row: TypeAlias = tuple[str, Mapping[str, Any]]
 """Where a row was found ("FILE, line N"), and its columns."""
 
 PICTURE = ("image", "caption", "captions")
-USUAL = {"image": "file_name", "caption": "text"}
-"""What image folders, WebDataset and COCO call ours."""
+USUAL: dict[type[Record], dict[str, str]] = {
+    Picture: {"image": "file_name", "caption": "text"},
+    Conversation: {"messages": "conversations"},
+}
+"""What image folders, WebDataset, COCO and ShareGPT call ours."""
+SPEAKERS = {"human": "user", "gpt": "assistant"}
+"""What ShareGPT calls those who speak; other roles are OpenAI's."""
 
 
 class Maker:
@@ -77,6 +82,8 @@ class Maker:
                 return [] if row.get("is_impossible") is True else _answers(where, self._value(where, row, name))
             if name == "id" and name not in self.source.columns and name not in row:
                 return where
+        if self.record is Conversation:
+            return _messages(where, self._value(where, row, name))
         return _text(where, name, self._value(where, row, name))
 
     def _value(self, where: str, row: Mapping[str, Any], name: str) -> Any:
@@ -92,7 +99,7 @@ class Maker:
             raise DamageError(where, "wrong column", reason) from None
 
     def _usual(self, row: Mapping[str, Any], name: str) -> str:
-        usual = USUAL.get(name, name) if self.record is Picture else name
+        usual = USUAL.get(self.record, {}).get(name, name)
         return usual if usual in row else name
 
     def _picture(self, where: str, row: Mapping[str, Any]) -> Picture:
@@ -175,6 +182,21 @@ def _answers(where: str, value: Any) -> list[dict[str, Any]]:
     except (KeyError, TypeError, ValueError):
         reason = f"answers is a list of {{text, start}}; found {_short(value)}"
         raise DamageError(where, "bad answers", reason) from None
+
+
+def _messages(where: str, value: Any) -> list[dict[str, str]]:
+    """OpenAI's (`role`, `content`) and ShareGPT's (`from`, `value`) forms."""
+    try:
+        told = [(m["role"], m["content"]) if "role" in m else (m["from"], m["value"]) for m in value]
+    except (KeyError, TypeError):
+        told = []
+    if not told:
+        reason = f"messages is a list of {{role, content}}; found {_short(value)}"
+        raise DamageError(where, "bad messages", reason)
+    return [
+        {"role": SPEAKERS.get(role, role), "content": _text(where, "content", content)}
+        for role, content in ((_text(where, "role", role), content) for role, content in told)
+    ]
 
 
 def _plain(value: Any) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast, get_args
 from urllib.parse import parse_qsl
 
-from llmray.corpus.record import Document, Example, Pair, Picture, Question, Record
+from llmray.corpus.record import Conversation, Document, Example, Pair, Picture, Question, Record
 from llmray.corpus.shapes_facts import Fact, facts, render, stated, states_facts
 from llmray.corpus.shapes_language import caption, describe, describe_german
 from llmray.corpus.shapes_picture import draw
-from llmray.corpus.shapes_questions import one_question, questions, running_text
+from llmray.corpus.shapes_questions import dialogue, one_question, questions, running_text
 from llmray.corpus.shapes_scene import Scene, Split, Thing, label, scene
 from llmray.job.errors import DataError
 
@@ -100,10 +100,15 @@ def _example(scene: Scene) -> Example:
     return Example(describe(scene), label(scene))
 
 
+def _conversation(scene: Scene) -> Conversation:
+    return Conversation(dialogue(scene))
+
+
 _MAKERS: dict[type[Record], Callable[[Scene], Record]] = {
     Document: _document,
     Pair: _pair,
     Question: one_question,
     Picture: _picture,
     Example: _example,
+    Conversation: _conversation,
 }

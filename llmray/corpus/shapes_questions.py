@@ -107,6 +107,22 @@ def running_text(scene: Scene) -> str:
     return " ".join(text)
 
 
+def dialogue(scene: Scene) -> list[dict[str, str]]:
+    """The description told to an assistant, with one to three questions in turn, no one twice, and its answers."""
+    telling, dice = tell(scene), Dice(scene.choices >> 192)
+    left, found = asks(scene, telling), list[Ask]()
+    for _ in range(min(1 + dice.roll(3), len(left))):
+        found.append(left.pop(dice.roll(len(left))))
+    asked = [dice.pick(ask.style.wordings).format(x=ask.about) for ask in found]
+    answers = [telling.text[ask.answers[0].start : ask.answers[0].end] for ask in found]
+    asked[0] = f"{telling.text} {asked[0]}"
+    return [
+        {"role": role, "content": text}
+        for question, answer in zip(asked, answers, strict=True)
+        for role, text in (("user", question), ("assistant", f"{answer[0].upper()}{answer[1:]}."))
+    ]
+
+
 def _again(ask: Ask, telling: Telling, dice: Dice) -> str:
     answer = telling.text[ask.answers[0].start : ask.answers[0].end]
     if dice.roll(3) == 0:

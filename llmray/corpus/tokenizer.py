@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llmray.corpus.encode import encoder_of
-from llmray.corpus.record import Columns, Document, Example, Pair, Picture, Question, Record
+from llmray.corpus.record import Columns, Conversation, Document, Example, Pair, Picture, Question, Record
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 
@@ -30,16 +30,18 @@ class TokenizerReport:
     """Share of the tokens that stand for what the vocabulary cannot express."""
 
 
-def train(texts: Iterable[str], vocab_size: int, kind: Kind = "bpe") -> PreTrainedTokenizerFast:
+def train(
+    texts: Iterable[str], vocab_size: int, kind: Kind = "bpe", extra: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Train BPE or unigram over UTF-8 bytes, where any text is expressible and comes back as it was, or WordPiece.
 
     WordPiece (https://arxiv.org/abs/1609.08144) splits as BERT does, cased: words come back, blanks do not always, and
     words with characters never seen are `<unk>`.  The same texts give the same BPE (https://arxiv.org/abs/1508.07909);
     WordPiece and unigram (https://arxiv.org/abs/1804.10959) break ties as they come.  Texts become `<s> A </s>`, pairs
-    `<s> A </s> B </s>`; `add_special_tokens=False` leaves them bare.
+    `<s> A </s> B </s>`; `add_special_tokens=False` leaves them bare.  `extra` are special tokens beside the usual.
     """
     core = _wordpiece() if kind == "wordpiece" else _byte_level(kind)
-    core.train_from_iterator(texts, _trainer(kind, vocab_size))
+    core.train_from_iterator(texts, _trainer(kind, vocab_size, [*SPECIAL, *extra]))
     places = [(token, core.token_to_id(token)) for token in ("<s>", "</s>")]
     framed = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=places)
     offsets = [] if kind == "wordpiece" else [processors.ByteLevel(trim_offsets=True)]
@@ -47,7 +49,7 @@ def train(texts: Iterable[str], vocab_size: int, kind: Kind = "bpe") -> PreTrain
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
         mask_token="<mask>", cls_token="<s>", sep_token="</s>", model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
+        clean_up_tokenization_spaces=False, extra_special_tokens=list(extra),
     )  # fmt: skip
 
 
@@ -66,8 +68,8 @@ def _wordpiece() -> Tokenizer:
     return core
 
 
-def _trainer(kind: Kind, vocab_size: int) -> trainers.Trainer:
-    size: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": list(SPECIAL), "show_progress": False}
+def _trainer(kind: Kind, vocab_size: int, special: list[str]) -> trainers.Trainer:
+    size: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": special, "show_progress": False}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if kind == "bpe":
         return trainers.BpeTrainer(initial_alphabet=alphabet, **size)
@@ -97,6 +99,9 @@ def texts_of(columns: Columns, record: type[Record]) -> Iterator[str]:
     """Every text in a batch of records."""
     if record is Picture:
         yield from (str(caption) for captions in columns["captions"] for caption in captions)
+        return
+    if record is Conversation:
+        yield from (str(message["content"]) for messages in columns["messages"] for message in messages)
         return
     names = {Document: ("text",), Example: ("text",), Pair: ("source", "target"), Question: ("question", "context")}
     for name in names[record]:

@@ -11,7 +11,11 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from llmray.job.data import Data
 from llmray.job.section import Section
 
-TaskName = Literal["causal_lm", "masked_lm", "qa", "translation", "captioning"]
+TaskName = Literal[
+    "causal_lm", "masked_lm", "span_corruption", "classification", "qa", "translation", "captioning", "chat"
+]
+LANGUAGE = ("causal_lm", "masked_lm", "span_corruption")
+"""Tasks whose corpus is documents."""
 Packing = Literal["contiguous", "documents"]
 
 
@@ -40,6 +44,40 @@ class MaskedLM(Section):
     kept whole where they fit (best-fit, https://arxiv.org/abs/2404.10830), attention and positions stay inside each."""
     mask_share: float = Field(0.15, gt=0, lt=1)
     """Share of tokens that the model must predict."""
+    whole_word: bool = False
+    """Hide all tokens of a word, or none: a word cannot be guessed from its own rest."""
+
+
+class SpanCorruption(Section):
+    """Say what was cut out of a text (T5, https://arxiv.org/abs/1910.10683)."""
+
+    name: Literal["span_corruption"] = "span_corruption"
+    seq_len: int = Field(128, ge=8)
+    """Tokens in a block, before spans are cut out of it; documents are joined and cut into blocks of this length."""
+    noise_density: float = Field(0.15, gt=0, lt=1)
+    """Share of tokens that are cut out."""
+    mean_span_tokens: float = Field(3.0, ge=1)
+    """Mean length of what is cut out in one place."""
+
+
+class Classification(Section):
+    """Put a text into a class, or give it a number."""
+
+    name: Literal["classification"] = "classification"
+    max_length: int = Field(256, ge=8)
+    """Tokens of a text; a longer one is cut."""
+    labels: tuple[str, ...] = ()
+    """The classes, in the order of the model's outputs; none given: those found in `data.train`, sorted."""
+    regression: bool = False
+    """Labels are numbers, and the model learns to tell the number (mean squared error)."""
+
+    @model_validator(mode="after")
+    def labels_are_classes(self) -> "Classification":
+        if self.regression and self.labels:
+            raise ValueError("labels are for classes; remove them, or regression: true")
+        if len(self.labels) == 1 or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels ({', '.join(self.labels)}) must be two or more different classes")
+        return self
 
 
 class QuestionAnswering(Section):
@@ -52,6 +90,17 @@ class QuestionAnswering(Section):
     """Tokens that neighbouring windows share."""
     max_answer_tokens: int = Field(30, ge=1)
     """Longest answer that is considered, in tokens."""
+    no_answer: bool = False
+    """Some questions have no answer in their context (SQuAD 2.0, https://arxiv.org/abs/1806.03822), and the model may
+    say so, with an empty answer. Metrics are then also told apart by whether there is one."""
+    null_threshold: float = 0.0
+    """With `no_answer`: the answer is empty when the log-odds of none against the best span are above this."""
+
+    @model_validator(mode="after")
+    def threshold_has_a_use(self) -> "QuestionAnswering":
+        if self.null_threshold and not self.no_answer:
+            raise ValueError("null_threshold judges empty answers; set no_answer: true, or remove it")
+        return self
 
     @model_validator(mode="after")
     def stride_leaves_room_for_the_question(self) -> "QuestionAnswering":
@@ -82,14 +131,25 @@ class Captioning(Section):
     """Beams of the search when answering; 1 is greedy."""
 
 
+class Chat(Section):
+    """Answer as an assistant, learned from conversations; only the assistant's answers are learned."""
+
+    name: Literal["chat"] = "chat"
+    max_length: int = Field(512, ge=16)
+    """Tokens of a conversation; a longer one is cut at its end, and left out where no answer remains."""
+    exact_match: bool = False
+    """When evaluating, also let the model give each last answer (greedy), and count those that are right."""
+
+
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-TaskOptions = Annotated[
-    Annotated[CausalLM | MaskedLM | QuestionAnswering | Translation | Captioning, Field(discriminator="name")],
-    BeforeValidator(_named, json_schema_input_type=TaskName | dict[str, Any]),
+TaskSection = Annotated[
+    CausalLM | MaskedLM | SpanCorruption | Classification | QuestionAnswering | Translation | Captioning | Chat,
+    Field(discriminator="name"),
 ]
+TaskOptions = Annotated[TaskSection, BeforeValidator(_named, json_schema_input_type=TaskName | TaskSection)]
 
 
 # --- model ----------------------------------------------------------------------------------------------------------
@@ -294,7 +354,7 @@ class Job(Section):
 
     @model_validator(mode="after")
     def only_documents_are_cleaned(self) -> "Job":
-        if self.data.clean and self.task and self.task.name not in ("causal_lm", "masked_lm"):
+        if self.data.clean and self.task and self.task.name not in LANGUAGE:
             raise ValueError("data.clean: cleans documents, for language modelling; remove it, or change the task")
         return self
 

@@ -64,8 +64,8 @@ def require_task(reference: str, config: PreTrainedConfig, auto: Any, task: Task
     if type(config) not in auto._model_mapping:
         raise ModelError(f"{reference}: {_holds(config)}; a {config.model_type} model cannot do {task.name}")
     both_sides = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
-    if task.name == "causal_lm" and both_sides and not config.is_encoder_decoder:
-        raise ModelError(f"{reference}: {_holds(config)}; it reads to both sides, so it cannot do causal_lm")
+    if task.auto_class == "AutoModelForCausalLM" and both_sides and not config.is_encoder_decoder:
+        raise ModelError(f"{reference}: {_holds(config)}; it reads to both sides, so it cannot do {task.name}")
     if task.name == "captioning" and task.processor.image_processor is None:
         raise ModelError(f"{reference}: brings no image processor (preprocessor_config.json), so it sees no pictures")
 
@@ -90,17 +90,22 @@ def require_size(reference: str, config: PreTrainedConfig, task: Task) -> None:
 def require_weights(reference: str, model: PreTrainedModel, info: dict[str, Any], task: Task, finished: bool) -> None:
     """Refuse weights of other shapes than the config's, missing ones, and for answering a head that was never trained.
 
-    Training may begin with a new head; then only the body must be whole.
+    Training may begin with a new head; then only the body must be whole, and classes may be others than before.
     """
-    if wrong := sorted(info["mismatched_keys"]):
+
+    def inside(name: str) -> bool:
+        own = model.base_model is model or name.startswith(f"{model.base_model_prefix}.")
+        return own and not name.startswith("bert.pooler.")  # a part of a head, although in the body
+
+    anew = task.name == "classification" and not finished
+    if wrong := sorted(key for key in info["mismatched_keys"] if not anew or inside(key[0])):
         name, found, wanted = wrong[0]
         raise ModelError(
             f"{reference}: {len(wrong)} weights do not have the shapes that config.json says: {name} is"
             f" {tuple(found)}, should be {tuple(wanted)}"
         )
     missing = sorted(info["missing_keys"])
-    body = [name for name in missing if model.base_model is model or name.startswith(f"{model.base_model_prefix}.")]
-    if body:
+    if body := list(filter(inside, missing)):
         raise ModelError(f"{reference}: {_some(body)} missing from its weights; the folder is incomplete")
     if finished and missing:
         raise ModelError(

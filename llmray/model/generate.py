@@ -26,7 +26,7 @@ def stream(task: Task, model: PreTrainedModel, request: Request, lock: threading
     generator.  Raises `RequestError` at once when the request is wrong.
     """
     if not isinstance(task, CausalLanguageModel):
-        raise RequestError(f"stream: {task.name} answers whole; only causal_lm streams")
+        raise RequestError(f"stream: {task.name} answers whole; only causal_lm and chat stream")
     parameters, ids = task.prepare(model, request)
     if (parameters.num_beams or 1) > 1:
         raise RequestError(f"parameters.num_beams: {parameters.num_beams}; a stream has one beam")

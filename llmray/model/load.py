@@ -102,6 +102,7 @@ def build(
     reference = resolve(model.from_, registry_root)
     if reference.startswith(NEW):
         config = presets.new_config(reference.removeprefix(NEW), task.processor.tokenizer, task.name, longest(task))
+        task.configure(config)
         return _fresh(auto, config)
     config = _fitting(reference, model, task)
     built, info = _loaded(
@@ -123,6 +124,7 @@ def _fitting(reference: str, model: Model, task: Task) -> Any:
     config = _loaded(AutoConfig, reference, model, model.revision)
     fit.require_task(reference, config, getattr(transformers, task.auto_class), task)
     fit.require_size(reference, config, task)
+    task.configure(config)
     return config
 
 

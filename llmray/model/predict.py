@@ -27,9 +27,12 @@ MOST = 64
 INPUTS: dict[str, dict[str, type]] = {
     "causal_lm": {"text": str},
     "masked_lm": {"text": str},
+    "span_corruption": {"text": str},
+    "classification": {"text": str},
     "qa": {"question": str, "context": str},
     "translation": {"text": str},
     "captioning": {"image": bytes},
+    "chat": {"messages": list},
 }
 """What a request of each task brings."""
 

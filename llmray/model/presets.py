@@ -66,9 +66,12 @@ PRESETS: dict[str, dict[str, Size]] = {
 FAMILIES_OF: dict[str, tuple[str, ...]] = {
     "causal_lm": ("gpt2", "llama"),
     "masked_lm": ("bert", "roberta", "modernbert"),
+    "span_corruption": ("t5",),
+    "classification": ("bert", "roberta", "modernbert", "gpt2", "llama"),
     "qa": ("bert", "roberta", "modernbert"),
     "translation": ("marian", "t5"),
     "captioning": ("vit-gpt2",),
+    "chat": ("gpt2", "llama"),
 }
 
 POSITIONS = {"gpt2": 1024, "llama": 8192, "modernbert": 8192, "vit-gpt2": 1024}

@@ -30,7 +30,7 @@ GROUP_ROWS, GROUP_BYTES = 1024, 1 << 20
 MAGIC_BYTES = 4
 """Length of the mark at the start of a Parquet file (https://parquet.apache.org/docs/file-format)."""
 ENCODING = (
-    *("name", "seq_len", "packing", "max_length", "stride"),
+    *("name", "seq_len", "packing", "max_length", "stride", "regression"),
     *("max_source_tokens", "max_target_tokens", "max_tokens"),
 )
 """Options of a task that decide what its blocks look like."""
@@ -135,7 +135,9 @@ def columns(store: str, files: Sequence[dict[str, Any]]) -> dict[str, str]:
 def identity(processor: Processor) -> str:
     """Hash of what turns raw inputs into the numbers of a block."""
     size = processor.image_processor.size if processor.image_processor else {}
-    return hashlib.sha256(f"{fingerprint(processor.tokenizer)} {sorted(dict(size).items())}".encode()).hexdigest()
+    template = processor.tokenizer.chat_template or ""
+    whole = f"{fingerprint(processor.tokenizer)} {sorted(dict(size).items())}{template}"
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def encoding(task: Task) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llmray.corpus.source import is_store, read, shards
 from llmray.job.data import Source, Tokenizer
 from llmray.job.errors import DataError
 from llmray.stream import blocks
+from llmray.stream.errors import surfaced
 from llmray.stream.steps import Encode, Read, Shuffle
 from llmray.tasks.base import Task
 
@@ -55,11 +56,25 @@ def features(sources: Sequence[Source], task: Task, shuffle_rows: int = 0, seed:
     return _shuffled(each(len(files), blocks.ReadBlocks(stored[0].path, files)), shuffle_rows, seed)
 
 
+def labelled(sources: Sequence[Source], task: Task) -> list[str]:
+    """The different labels of records, or of what `prepare` stored of them, sorted; numbers as numbers."""
+    rows = features(sources, task) if any(map(is_store, sources)) else dataset(sources, task.record)
+    with surfaced():
+        found = rows.select_columns("label").unique("label")
+    return sorted(found, key=int if all(map(str.isdecimal, found)) else str)
+
+
 def train_tokenizer(
-    sources: Sequence[Source], record: type[Record], wanted: Tokenizer, on_bad: Callable[[Bad], None] | None = None
+    sources: Sequence[Source],
+    record: type[Record],
+    wanted: Tokenizer,
+    on_bad: Callable[[Bad], None] | None = None,
+    extra: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of the sources' first `sample_rows` rows, an equal share of each source; `on_bad` as in `read`."""
-    return tokenizer.train(first_texts(sources, record, wanted.sample_rows, on_bad), wanted.vocab_size, wanted.kind)
+    """A tokenizer of the sources' first `sample_rows` rows, an equal share of each source; `on_bad` as in `read`,
+    `extra` as in `tokenizer.train`."""
+    texts = first_texts(sources, record, wanted.sample_rows, on_bad)
+    return tokenizer.train(texts, wanted.vocab_size, wanted.kind, extra)
 
 
 def first_texts(

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from llmray.corpus.contamination import Contamination
 from llmray.corpus.copies import Copies, found_in
 from llmray.corpus.damage import DamageError
-from llmray.corpus.record import Bad, Record
+from llmray.corpus.record import Bad
 from llmray.corpus.refine import Refine
 from llmray.corpus.source import MANIFEST, shards, texts
 from llmray.corpus.tally import Tally, total
@@ -87,7 +87,7 @@ def prepare(job: Job, progress: Progress) -> PrepareResult:
     stages = Stages(job, lambda done, parts: progress.update(label, done, parts=parts))
     kind = TASKS[job.task.name]
     corpus = stages.corpus()
-    task = make(job.task, _processor(job, kind.record, corpus), job.train.seed)
+    task = make(job.task, _processor(job, kind, corpus), job.train.seed)
     files, tallies = stages.encoded(corpus, task)
     if not files:
         paths = ", ".join(source.path for source in job.data.train)
@@ -250,7 +250,7 @@ def _require_same(job: Job, manifest: Line) -> None:
         )
 
 
-def _processor(job: Job, record: type[Record], corpus: Corpus) -> Processor:
+def _processor(job: Job, kind: type[Task], corpus: Corpus) -> Processor:
     """The model's, or one with a tokenizer trained on the corpus; the tokenizer is kept in the store."""
     model, near = job.model, nearest(job.output)
     if model is not None and (model.tokenizer or not model.from_.startswith("new:")):
@@ -259,7 +259,8 @@ def _processor(job: Job, record: type[Record], corpus: Corpus) -> Processor:
         return found
     folder = place.join(job.output, "tokenizer")
     if not place.listdir(folder):  # an interrupted run has it already
-        _keep(job.output, train_tokenizer(corpus.sources, record, job.data.tokenizer, ignored))
+        extra = kind.special_tokens
+        _keep(job.output, train_tokenizer(corpus.sources, kind.record, job.data.tokenizer, ignored, extra))
     kept = str(place.local_copy(folder))
     wanted = model.model_copy(update={"tokenizer": kept}) if model else Model(from_=kept)
     return processor(wanted, near)

@@ -21,7 +21,8 @@ READ_ROWS = 500
 """Records that are read, and encoded, at once, if they are small; language models pack within them."""
 
 ANSWERS = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
-TYPES = {"answers": ANSWERS, "image": pa.binary(), "captions": pa.list_(pa.string())}
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TYPES = {"answers": ANSWERS, "messages": MESSAGES, "image": pa.binary(), "captions": pa.list_(pa.string())}
 IDS = pa.list_(pa.int64())
 
 

@@ -5,12 +5,25 @@ from typing import Any
 from llmray.tasks.base import Processor, Task
 from llmray.tasks.captioning import Captioning
 from llmray.tasks.causal_lm import CausalLanguageModel
+from llmray.tasks.chat import Chat
+from llmray.tasks.classification import TextClassification
 from llmray.tasks.masked_lm import MaskedLanguageModel
 from llmray.tasks.qa import ExtractiveQA
+from llmray.tasks.span_corruption import SpanCorruption
 from llmray.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (CausalLanguageModel, MaskedLanguageModel, ExtractiveQA, Translation, Captioning)
+    task.name: task
+    for task in (
+        CausalLanguageModel,
+        MaskedLanguageModel,
+        SpanCorruption,
+        TextClassification,
+        ExtractiveQA,
+        Translation,
+        Captioning,
+        Chat,
+    )
 }
 
 

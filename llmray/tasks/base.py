@@ -16,7 +16,7 @@ from llmray.corpus.record import Columns, Record
 from llmray.job.errors import RequestError
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
-    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
 Answer: TypeAlias = dict[str, Any]
@@ -47,11 +47,16 @@ class Task(ABC):
     """Name of the `transformers` class that loads a model for this task."""
     headline: ClassVar[str]
     """The metric that a table shows first."""
+    special_tokens: ClassVar[tuple[str, ...]] = ()
+    """What a tokenizer trained for the task must have beside the usual special tokens."""
 
     def __init__(self, options: Any, processor: Processor, seed: int = 0) -> None:
         self.options = options
         self.processor = processor
         self.seed = seed
+
+    def configure(self, config: PreTrainedConfig) -> None:  # noqa: B027 — most tasks decide nothing of it
+        """Write into a model's config what the task decides of it, before the model is built."""
 
     @abstractmethod
     def encode(self, rows: Columns) -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from llmray.tasks.language import LanguageModel, inputs, numbered, passes
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import FillParameters, judged
 from llmray.tasks.tensors import ids_and_mask
+from llmray.tasks.words import Words
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import PreTrainedModel
@@ -36,6 +38,8 @@ class MaskedLanguageModel(LanguageModel):
     def collate(self, features: Columns) -> Tensors:
         """Hide `mask_share` of the tokens: 80 % masked, 10 % random, 10 % kept (https://arxiv.org/abs/1810.04805).
 
+        With `whole_word` one draw decides for all tokens of a word whether it is hidden, not what is put there.
+
         What is hidden follows from the seed and the blocks alone, so that a resumed run hides the same.
         """
         tokenizer = self.processor.tokenizer
@@ -44,6 +48,8 @@ class MaskedLanguageModel(LanguageModel):
         draw = np.random.default_rng([self.seed, int(ids.sum()), int(ids[:, 0].sum())])
         chance = torch.from_numpy(draw.random((2, *ids.shape), dtype=np.float32))
         special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+        if self.options.whole_word:
+            chance[0] = chance[0].gather(1, self._words.firsts(ids))
         hidden = (chance[0] < self.options.mask_share) & ~special
         labels = torch.where(hidden, ids, -100)
         other = torch.from_numpy(draw.integers(0, len(tokenizer), ids.shape))
@@ -52,6 +58,10 @@ class MaskedLanguageModel(LanguageModel):
         if "lengths" in features:
             return {"input_ids": ids, "documents": numbered(features["lengths"], ids.shape[1]), "labels": labels}
         return {"input_ids": ids, "attention_mask": batch["attention_mask"], "labels": labels}
+
+    @cached_property
+    def _words(self) -> Words:
+        return Words(self.processor.tokenizer)
 
     def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         return super().loss(model, inputs(model, batch, causal=False))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import sacrebleu
+from scipy import stats
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -18,12 +19,22 @@ def normalised(text: str) -> str:
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1.0 when the answer equals any reference after normalisation (https://arxiv.org/abs/1606.05250)."""
+    """1.0 when the answer equals any reference after normalisation (https://arxiv.org/abs/1606.05250).
+
+    Without references, an empty answer is right (https://arxiv.org/abs/1806.03822).
+    """
+    if not references:
+        return float(not normalised(answer))
     return float(any(normalised(answer) == normalised(reference) for reference in references))
 
 
 def token_f1(answer: str, references: Sequence[str]) -> float:
-    """Best harmonic mean of token precision and recall over the references (https://arxiv.org/abs/1606.05250)."""
+    """Best harmonic mean of token precision and recall over the references (https://arxiv.org/abs/1606.05250).
+
+    Without references, an empty answer is right (https://arxiv.org/abs/1806.03822).
+    """
+    if not references:
+        return float(not normalised(answer))
     return max((_f1(normalised(answer).split(), normalised(r).split()) for r in references), default=0.0)
 
 
@@ -33,6 +44,28 @@ def _f1(answer: list[str], reference: list[str]) -> float:
         return 0.0
     precision, recall = common / len(answer), common / len(reference)
     return 2 * precision * recall / (precision + recall)
+
+
+def accuracy(found: Sequence[str], labels: Sequence[str]) -> float:
+    """Share of classes that are right."""
+    return sum(a == b for a, b in zip(found, labels, strict=True)) / max(len(labels), 1)
+
+
+def macro_f1(found: Sequence[str], labels: Sequence[str]) -> float:
+    """Mean F1 of all classes that occur or were told, each weighing the same, as scikit-learn's `f1_score` has it."""
+    classes, told, there = {*found, *labels}, Counter(found), Counter(labels)
+    right = Counter(a for a, b in zip(found, labels, strict=True) if a == b)
+    return sum(2 * right[c] / (told[c] + there[c]) for c in classes) / max(len(classes), 1)
+
+
+def correlations(found: Sequence[float], labels: Sequence[float]) -> dict[str, float]:
+    """Pearson's and Spearman's, from -1 to 1; 0 where one side is constant, which tells nothing of the other."""
+    if len({*found}) < 2 or len({*labels}) < 2:
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {
+        "pearson": float(stats.pearsonr(found, labels).statistic),
+        "spearman": float(stats.spearmanr(found, labels).statistic),
+    }
 
 
 def translation_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Which parameters a request may carry, judged before any model sees them.  It does not know who sent them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +26,13 @@ class FillParameters(Parameters):
     top_k: int = Field(5, ge=1, le=100)
 
 
+class ClassParameters(Parameters):
+    """Classes of a text; `function_to_apply` turns the model's outputs into scores, softmax unless told otherwise."""
+
+    top_k: int | None = Field(None, ge=1)
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
+
+
 class SequenceParameters(Parameters):
     """Translation and captions: the whole sequence is the answer."""
 
@@ -45,6 +52,12 @@ class TextParameters(SequenceParameters):
     max_new_tokens: int | None = Field(64, ge=1, le=4096)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     return_full_text: bool = False
+
+
+class ChatParameters(TextParameters):
+    """An assistant's message."""
+
+    max_new_tokens: int | None = Field(256, ge=1, le=4096)
 
 
 def judged(kind: type[Parameters], parameters: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from llmray.corpus.record import Columns, Question, Record
 from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request, Task, Tensors
-from llmray.tasks.metrics import exact_match, token_f1
+from llmray.tasks.metrics import exact_match, normalised, token_f1
 from llmray.tasks.parameters import AnswerParameters, judged
 from llmray.tasks.tensors import ids_and_mask
 
@@ -109,18 +110,32 @@ class ExtractiveQA(Task):
     def _spans(
         self, model: PreTrainedModel, questions: list[str], contexts: list[str], parameters: list[AnswerParameters]
     ) -> list[list[tuple[float, int, int]]]:
-        """For each question its best spans: probability among all spans considered, first and last character + 1."""
+        """For each question its best spans: probability among all spans considered, first and last character + 1.
+
+        With `no_answer`, an empty one comes first where none is likelier by `null_threshold` (log-odds) than the best;
+        none is as likely as in the window where it is least so.
+        """
         windows = self._windows(questions, contexts)
         batch = ids_and_mask([window.ids for window in windows], self._pad)
         with torch.inference_mode():
             out = model(**{k: v.to(model.device) for k, v in batch.items()})
         first, last = out.start_logits.float().cpu(), out.end_logits.float().cpu()
         found: list[list[tuple[float, int, int]]] = [[] for _ in questions]
+        none = [float("inf" if self.options.no_answer else "-inf")] * len(questions)
         for window, s, e in zip(windows, first, last, strict=True):
             p = parameters[window.row]
             longest = p.max_answer_len or self.options.max_answer_tokens
-            found[window.row] += _best(window, s, e, longest, 4 * p.top_k)
-        return [_ranked(spans, p.top_k) for spans, p in zip(found, parameters, strict=True)]
+            spans, nothing = _best(window, s, e, longest, 4 * p.top_k, self.options.no_answer)
+            found[window.row] += spans
+            none[window.row] = min(none[window.row], nothing)
+        return [
+            self._with_none(_ranked(spans, p.top_k), math.exp(nothing))[: p.top_k]
+            for spans, nothing, p in zip(found, none, parameters, strict=True)
+        ]
+
+    def _with_none(self, spans: list[tuple[float, int, int]], none: float) -> list[tuple[float, int, int]]:
+        best = spans[0][0] if spans else 0.0
+        return [(none, 0, 0), *spans] if none > best * math.exp(self.options.null_threshold) else spans
 
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         one = [AnswerParameters()] * len(rows["question"])
@@ -130,17 +145,30 @@ class ExtractiveQA(Task):
 
     def _judge(self, told: Sequence[str], rows: Columns) -> list[dict[str, Any]]:
         return [
-            {"question": question, "answer": answer, "references": (texts := [r["text"] for r in references]),
+            {"question": question, "answer": answer, "references": (texts := self._references(references)),
              "exact_match": exact_match(answer, texts), "f1": token_f1(answer, texts)}
             for question, answer, references in zip(rows["question"], told, rows["answers"], strict=True)
         ]  # fmt: skip
 
+    def _references(self, answers: Sequence[dict[str, Any]]) -> list[str]:
+        """SQuAD 2.0's script leaves answers out that its normalisation makes empty, SQuAD 1.1's does not."""
+        return [a["text"] for a in answers if not self.options.no_answer or normalised(a["text"])]
+
     def summarise(self, measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
-        count = max(len(measurements), 1)
-        return {name: 100 * sum(m[name] for m in measurements) / count for name in ("exact_match", "f1")}
+        """In percent; with `no_answer` also of questions with and without an answer, as SQuAD 2.0's script does."""
+        found = _mean(measurements)
+        for kind in ("HasAns", "NoAns") if self.options.no_answer else ():
+            some = [m for m in measurements if bool(m["references"]) == (kind == "HasAns")]
+            found |= {f"{kind}_{name}": value for name, value in _mean(some).items()} if some else {}
+        return found
 
     def baseline(self, train: Columns, held_out: Columns) -> dict[str, float]:
-        """The most likely span by length: as many words as answers most often have, at their median place."""
+        """The most likely span by length: as many words as answers most often have, at their median place.
+
+        With `no_answer` and mostly questions without one: none.
+        """
+        if self.options.no_answer and 2 * sum(len(answers) > 0 for answers in train["answers"]) < len(train["answers"]):
+            return self.summarise(self._judge([""] * len(held_out["context"]), held_out))
         lengths: Counter[int] = Counter()
         places = []
         for context, answers in zip(train["context"], train["answers"], strict=True):
@@ -175,18 +203,26 @@ def _span(window: Window, answers: Sequence[dict[str, Any]]) -> tuple[int, int]:
     return 0, 0
 
 
+def _mean(measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
+    count = max(len(measurements), 1)
+    return {name: 100 * sum(m[name] for m in measurements) / count for name in ("exact_match", "f1")}
+
+
 def _best(
-    window: Window, first: torch.Tensor, last: torch.Tensor, longest: int, count: int
-) -> list[tuple[float, int, int]]:
-    """The window's best spans within the context: log-odds, first character, last character + 1."""
+    window: Window, first: torch.Tensor, last: torch.Tensor, longest: int, count: int, no_answer: bool
+) -> tuple[list[tuple[float, int, int]], float]:
+    """The window's best spans within the context: log-probability, first character, last character + 1; and that of no
+    answer (the first special token), which is one of the possibilities if `no_answer`."""
     places = [i for i, o in enumerate(window.offsets) if o and o[1] > o[0]]
+    read = torch.tensor([0, *places] if no_answer else places, dtype=torch.long)
+    normaliser = (first[read].logsumexp(0) + last[read].logsumexp(0)).item()
+    none = (first[0] + last[0]).item() - normaliser if no_answer else -math.inf
     if not places:
-        return []
+        return [], none
     at = torch.tensor(places)
     scores = first[at][:, None] + last[at][None]
     allowed = torch.ones_like(scores, dtype=torch.bool).triu().tril(longest - 1)
     values, flat = scores.masked_fill(~allowed, -torch.inf).flatten().topk(min(count, int(allowed.sum())))
-    normaliser = (first[at].logsumexp(0) + last[at].logsumexp(0)).item()
     found = []
     for value, k in zip(values.tolist(), flat.tolist(), strict=True):
         i, j = divmod(k, len(places))
@@ -194,7 +230,7 @@ def _best(
         assert start
         assert end
         found.append((value - normaliser, start[0], end[1]))
-    return found
+    return found, none
 
 
 def _ranked(spans: list[tuple[float, int, int]], top_k: int) -> list[tuple[float, int, int]]:

@@ -12,15 +12,18 @@ from typing import Any
 from llmray.corpus.source import is_store, read, shards
 from llmray.job.errors import DataError, JobError
 from llmray.job.load import require
-from llmray.job.schema import Job, Model, Train
+from llmray.job.schema import Classification, Job, Model, Train
 from llmray.model.load import processor, require_fit, resolve
 from llmray.model.registry import nearest
 from llmray.store import place
-from llmray.stream.datasets import features, train_tokenizer
+from llmray.stream.datasets import features, labelled, train_tokenizer
 from llmray.stream.feed import Feed, Portion, portions_of
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Task
 from llmray.training.attempt import Work
+
+MOST_LABELS = 1000
+"""More classes than this are found in a corpus by mistake, such as that of another column."""
 
 
 def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
@@ -28,10 +31,10 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     require(job, "task", "model.from", "data.train")
     assert job.task is not None
     model = settled_model(job, resumed)
-    task = make(job.task, processor(model), seed=job.train.seed)
+    task = settled_task(job, make(job.task, processor(model), seed=job.train.seed))
     require_fit(model, task)
     require_one_batch(job, task)
-    job = job.model_copy(update={"model": model})
+    job = job.model_copy(update={"model": model, "task": task.options})
     portions, datasets = portions_of(job.data.train, task), encoded_sources(job, task)
     return Work(job, task, total_steps(job, portions, counted(datasets)), portions), datasets
 
@@ -57,6 +60,21 @@ def settled_model(job: Job, resumed: bool) -> Model:
     return job.model.model_copy(update={"from_": reference, "tokenizer": tokenizer and absolute(tokenizer)})
 
 
+def settled_task(job: Job, task: Task) -> Task:
+    """The task, its classes found in the corpus where it has some and the job names none."""
+    if not isinstance(task.options, Classification) or task.options.regression or task.options.labels:
+        return task
+    labels = labelled(job.data.train, task)
+    if len(labels) < 2:
+        raise DataError(f"data.train: all rows have the label {labels[0]!r}; a classifier needs two or more classes")
+    if len(labels) > MOST_LABELS:
+        raise DataError(
+            f"data.train: {len(labels)} different labels, such as {labels[0]!r}; is it the right column? Numbers to be"
+            " told need task.regression: true; that many classes need to be named as task.labels"
+        )
+    return make(task.options.model_copy(update={"labels": tuple(labels)}), task.processor, task.seed)
+
+
 def prepared_tokenizer(job: Job) -> str | None:
     """The tokenizer of the first source that is a prepared store."""
     folders = (place.join(source.path, "tokenizer") for source in job.data.train if "://" not in source.path)
@@ -68,7 +86,9 @@ def trained_tokenizer(job: Job, resumed: bool) -> str:
     assert job.task is not None
     folder = place.join(job.output, "tokenizer")
     if not (resumed and place.listdir(folder)):
-        tokenizer = train_tokenizer(job.data.train, TASKS[job.task.name].record, job.data.tokenizer)
+        kind = TASKS[job.task.name]
+        extra = kind.special_tokens
+        tokenizer = train_tokenizer(job.data.train, kind.record, job.data.tokenizer, extra=extra)
         with tempfile.TemporaryDirectory() as scratch:
             tokenizer.save_pretrained(Path(scratch, "tokenizer"))
             place.upload(Path(scratch, "tokenizer"), folder)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from llmray.corpus import shapes
-from llmray.corpus.record import Document, Example, Pair, Picture, Question
+from llmray.corpus.record import Conversation, Document, Example, Pair, Picture, Question
 from llmray.corpus.shapes import Scene, Thing
 from llmray.corpus.shapes_scene import Kind, split_of
 from llmray.job.errors import DataError
@@ -88,6 +88,7 @@ def test_the_splits_have_the_same_makeup_in_colours_shapes_and_arrangements(trai
         (Question, "e623374e3a4c9888"),
         (Picture, "780064b56d46d0e1"),
         (Example, "d76328d7bdbf1b98"),
+        (Conversation, "b61ac0590be897fd"),
     ],
 )
 def test_the_first_hundred_rows_are_these_bytes_on_every_machine(record: Any, digest: str):
@@ -175,6 +176,6 @@ def test_an_unknown_split_or_record_is_named():
     with pytest.raises(DataError, match=r"no split 'test'; allowed: train, eval"):
         shapes.scene(0, "test", 0)
     with pytest.raises(
-        DataError, match=r"no records of type dict; allowed: Document, Pair, Question, Picture, Example"
+        DataError, match=r"no records of type dict; allowed: Document, Pair, Question, Picture, Example, Conversation"
     ):
         list(shapes.records(dict, 0, "train", 0, 1))

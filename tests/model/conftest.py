@@ -15,7 +15,7 @@ from llmray.corpus.tokenizer import train
 from llmray.job.load import load
 from llmray.job.schema import Model
 from llmray.model.load import build, processor, save
-from llmray.tasks import make
+from llmray.tasks import TASKS, make
 from llmray.tasks.base import Task
 
 Fresh = Callable[..., tuple[Task, PreTrainedModel]]
@@ -46,7 +46,8 @@ def options() -> Callable[..., Any]:
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     texts = [d.text for d in shapes.records(Document, 0, "train", 0, 200)]
     folder = tmp_path_factory.mktemp("tokenizer")
-    train(texts + [p.target for p in shapes.records(Pair, 0, "train", 0, 200)], 400).save_pretrained(folder)
+    texts += [p.target for p in shapes.records(Pair, 0, "train", 0, 200)]
+    train(texts, 500, extra=TASKS["span_corruption"].special_tokens).save_pretrained(folder)
     return str(folder)
 
 

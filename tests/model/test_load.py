@@ -14,10 +14,11 @@ from llmray.job.load import load as load_job
 from llmray.job.schema import Model
 from llmray.model import load, presets
 from llmray.model.predict import Predictor
-from llmray.tasks import make
+from llmray.tasks import TASKS, make
 from llmray.tasks.base import Processor, Request
 
-TOKENIZER = train([d.text for d in shapes.records(Document, 0, "train", 0, 200)], 400)
+SENTINELS = TASKS["span_corruption"].special_tokens
+TOKENIZER = train([d.text for d in shapes.records(Document, 0, "train", 0, 200)], 500, extra=SENTINELS)
 PAIRS = [(task, family) for task, families in presets.FAMILIES_OF.items() for family in families]
 
 
@@ -34,7 +35,7 @@ def logits(task, model):
     with torch.inference_mode():
         if task.name == "captioning":
             out = model(pixel_values=torch.randn(2, 3, 96, 96), decoder_input_ids=torch.arange(5, 13).view(2, 4))
-        elif task.name == "translation":
+        elif model.config.is_encoder_decoder:
             ids = torch.arange(5, 13).view(2, 4)
             out = model(input_ids=ids, decoder_input_ids=ids)
         else:

@@ -120,7 +120,7 @@ def test_a_new_model_needs_a_tokenizer() -> None:
 
 def test_a_larger_tokenizer_is_refused(saved: Any, options: Any) -> None:
     large = Processor(train(["a red circle", "a blue square"] * 9, 420))
-    large.tokenizer.add_tokens([f"word{i}" for i in range(200)])
+    large.tokenizer.add_tokens([f"word{i}" for i in range(400)])
     with pytest.raises(JobError, match=r"has \d+ tokens, but the model .* knows \d+"):
         build(Model.model_validate({"from": saved("qa", "bert")}), make(options("qa"), large))
 

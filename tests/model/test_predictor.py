@@ -30,6 +30,14 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("masked_lm", "bert"): {"text": "A <mask> circle"},
     ("masked_lm", "roberta"): {"text": "A <mask> circle"},
     ("masked_lm", "modernbert"): {"text": "A <mask> circle"},
+    ("span_corruption", "t5"): {"text": "A<extra_id_0> circle"},
+    ("classification", "bert"): {"text": "A red circle"},
+    ("classification", "roberta"): {"text": "A red circle"},
+    ("classification", "modernbert"): {"text": "A red circle"},
+    ("classification", "gpt2"): {"text": "A red circle"},
+    ("classification", "llama"): {"text": "A red circle"},
+    ("chat", "gpt2"): {"messages": [{"role": "user", "content": "What is red?"}]},
+    ("chat", "llama"): {"messages": [{"role": "user", "content": "What is red?"}]},
     ("qa", "bert"): {"question": "What is red?", "context": "The circle is red."},
     ("qa", "roberta"): {"question": "What is red?", "context": "The circle is red."},
     ("qa", "modernbert"): {"question": "What is red?", "context": "The circle is red."},
@@ -37,6 +45,7 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("translation", "t5"): {"text": "a red circle"},
     ("captioning", "vit-gpt2"): {"image": picture()},
 }
+WRITERS = ("causal_lm", "span_corruption", "translation", "captioning", "chat")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +63,7 @@ def test_every_family_answers_from_its_folder_as_before_it_was_saved(
 ) -> None:
     task, model = fresh(name, f"{family}-tiny")
     predictor = Predictor.load(saved(name, family), device="cpu")
-    parameters = {"max_new_tokens": 5} if name in ("causal_lm", "translation", "captioning") else {}
+    parameters = {"max_new_tokens": 5} if name in WRITERS else {}
     request = Request(GOOD[name, family], parameters)
     [answer] = predictor.predict([request])
     assert answer == Predictor(task, model).predict([request])[0]
@@ -157,7 +166,7 @@ def test_name_and_version_tell_where_it_came_from(saved: Any, tmp_path: Path) ->
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("name", "family"), GOOD)
 def test_a_gpu_gives_the_cpus_answers(name: str, family: str, saved: Any) -> None:
-    parameters = {"max_new_tokens": 5} if name in ("causal_lm", "translation", "captioning") else {}
+    parameters = {"max_new_tokens": 5} if name in WRITERS else {}
     request = Request(GOOD[name, family], parameters)
     on_gpu = Predictor.load(saved(name, family))
     assert on_gpu.model.device.type == "cuda"

@@ -10,13 +10,11 @@ import transformers
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
 from llmray.model.load import card, save
+from llmray.model.presets import FAMILIES_OF
 from llmray.tasks import TASKS
 
-FAMILIES = [
-    ("causal_lm", "gpt2"), ("causal_lm", "llama"), ("masked_lm", "bert"), ("masked_lm", "roberta"),
-    ("masked_lm", "modernbert"), ("qa", "bert"), ("qa", "roberta"), ("qa", "modernbert"),
-    ("translation", "marian"), ("translation", "t5"), ("captioning", "vit-gpt2"),
-]  # fmt: skip
+FAMILIES = [(task, family) for task, families in FAMILIES_OF.items() for family in families]
+WRITERS = ("causal_lm", "span_corruption", "translation", "captioning", "chat")
 
 
 def batch(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -48,9 +46,7 @@ def test_plain_transformers_reads_it_back_equal(name: str, family: str, fresh: A
     assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == task.processor.tokenizer(text)["input_ids"]
 
 
-@pytest.mark.parametrize(
-    ("name", "family"), [f for f in FAMILIES if f[0] in ("causal_lm", "translation", "captioning")]
-)
+@pytest.mark.parametrize(("name", "family"), [pair for pair in FAMILIES if pair[0] in WRITERS])
 def test_plain_generate_knows_where_to_begin_and_end(name: str, family: str, fresh: Any, saved: Any) -> None:
     task, model = fresh(name, f"{family}-tiny")
     again = getattr(transformers, TASKS[name].auto_class).from_pretrained(saved(name, family))
@@ -59,8 +55,8 @@ def test_plain_generate_knows_where_to_begin_and_end(name: str, family: str, fre
     inputs = {key: value for key, value in batch(model).items() if key != "labels"}
     told = again.eval().generate(**inputs, max_new_tokens=6, do_sample=False)
     assert torch.equal(told, model.generate(**inputs, max_new_tokens=6, do_sample=False))
-    if name != "causal_lm":
-        start = tokenizer.pad_token_id if name == "translation" else tokenizer.bos_token_id
+    if name not in ("causal_lm", "chat"):
+        start = tokenizer.bos_token_id if name == "captioning" else tokenizer.pad_token_id
         assert known.decoder_start_token_id == start
         assert told[:, 0].tolist() == [start, start]
 

@@ -155,7 +155,7 @@ def test_a_wrong_request_is_refused_before_the_first_piece(writer: Predictor) ->
 
 
 def test_only_text_streams(saved: Any) -> None:
-    with pytest.raises(RequestError, match="qa answers whole; only causal_lm streams"):
+    with pytest.raises(RequestError, match="qa answers whole; only causal_lm and chat stream"):
         Predictor.load(saved("qa", "bert"), device="cpu").stream(Request({"question": "Q?", "context": "C."}, {}))
 
 

@@ -15,6 +15,8 @@ from llmray.tasks.base import Processor
 
 PRESET = {
     "causal_lm": "gpt2-tiny",
+    "classification": "bert-tiny",
+    "chat": "llama-tiny",
     "masked_lm": "bert-tiny",
     "qa": "bert-tiny",
     "translation": "marian-tiny",

@@ -28,6 +28,11 @@ CONTEXT = "Ein 🔴 Kreis liegt links. " * 30 + "Das Ende: 东京 ist groß."
 GOOD = {
     "causal_lm": ({"text": "A large red"}, {"text": "There is a small blue circle to the left of"}),
     "masked_lm": ({"text": "A <mask> circle"}, {"text": "The square is small and <mask>."}),
+    "classification": ({"text": "A large red star."}, {"text": "東京 " * 300}),
+    "chat": (
+        {"messages": [{"role": "user", "content": "What colour is the star?"}]},
+        {"messages": [{"role": role, "content": "Hm?"} for role in ("system", "user", "assistant", "user")]},
+    ),
     "qa": ({"question": "Wo?", "context": CONTEXT}, {"question": "What colour?", "context": "A red star."}),
     "translation": ({"text": "A circle."}, {"text": "A large red star above a small blue square."}),
     "captioning": ({"image": SCENE}, {"image": png()}),
@@ -96,6 +101,10 @@ def test_qa_empty_field_is_named(asked, field):
         ("masked_lm", {"text": "no mask"}, {}, "must hold <mask> exactly once"),
         ("translation", {"text": ""}, {}, "the text is empty"),
         ("translation", {"text": "a circle " * 200}, {}, "this model translates at most"),
+        ("classification", {"text": ""}, {}, "the text is empty"),
+        ("chat", {"messages": []}, {}, "inputs.messages: must end with a message that the assistant is to answer"),
+        ("chat", {"messages": [{"role": "user"}]}, {}, r"inputs.messages[0]: must be an object with role and content"),
+        ("chat", {"messages": [{"role": "user", "content": "a " * 2000}]}, {}, "this model reads at most"),
         ("qa", {"question": "why " * 400, "context": "C."}, {}, "inputs.question:"),
         ("qa", {"question": "Q", "context": "C."}, {"top_k": 0}, "parameters.top_k"),
     ],
