@@ -21,14 +21,18 @@ from llmray.stream.feed import Feed, Portion, portions_of
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Task
 from llmray.training.attempt import Work
+from llmray.training.lora import require_peft
 
 
 def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     """Settle model, tokenizer, task and length: the work, and its datasets by name, ready to stream."""
     require(job, "task", "model.from", "data.train")
     assert job.task is not None
+    if job.train.lora:
+        require_peft()
     model = settled_model(job, resumed)
-    task = make(job.task, processor(model), seed=job.train.seed)
+    loss = {"label_smoothing": job.train.label_smoothing, "chunked_loss": job.train.chunked_loss}
+    task = make(job.task, processor(model), seed=job.train.seed, **loss)
     require_fit(model, task)
     require_one_batch(job, task)
     job = job.model_copy(update={"model": model})
