@@ -77,8 +77,6 @@ class Attempt:
     def rows(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Row]:
         """Train to the end or until asked to stop, yielding log and validation rows."""
         seat, train, outer = self.seat, self.train, self.outer
-        if out_of_patience(self.metrics, train):
-            return
         if outer:
             outer.wish, should_stop = should_stop, lambda: outer.stopping
         share = train.batch_size // (seat.world * train.accumulate)
@@ -87,7 +85,7 @@ class Attempt:
             self._replicated(),
             self._batches(share),
             train,
-            self.work.total_steps,
+            0 if self.over else self.work.total_steps,
             optimizer=self.optimizer,
             device=seat.device,
             world=seat.world,
