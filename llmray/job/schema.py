@@ -170,6 +170,17 @@ class Model(Section):
 # --- train, scale, tune -----------------------------------------------------------------------------------------------
 
 
+class LoRA(Section):
+    rank: int = Field(8, ge=1)
+    """Rank of the additions."""
+    alpha: float = Field(16, gt=0)
+    """The additions are multiplied by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the additions' inputs that is dropped in training."""
+    targets: tuple[str, ...] | None = Field(None, min_length=1)
+    """Names of the matrices that get additions, as `q_proj`; null: all in the model's blocks."""
+
+
 class Train(Section):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps. Give this or `epochs`."""
@@ -181,17 +192,48 @@ class Train(Section):
     """Forward and backward passes that share one optimiser step, to fit a large batch into memory."""
     learning_rate: float = Field(5e-4, gt=0)
     """Peak of the schedule."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate decays after warm-up."""
+    optimizer: Literal["adamw", "adam", "sgd", "adafactor", "muon"] = "adamw"
+    """How a gradient becomes a step. `adafactor` (https://arxiv.org/abs/1804.04235) keeps means of rows and
+    columns instead of a second moment of every weight; `muon` (https://arxiv.org/abs/2502.16982) makes the steps of the
+    matrices in a model's blocks orthogonal, as large as AdamW's, and leaves embeddings, heads, biases and norms to
+    AdamW."""
+    momentum: float | None = Field(None, ge=0, lt=1)
+    """Of `sgd` (null: 0.9) and `muon` (null: 0.95)."""
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "step", "wsd"] = "cosine"
+    """How the learning rate decays after warm-up. `inverse_sqrt`: with the root of the steps taken; `step`: by
+    `decay_factor` every `decay_every` steps; `wsd`: not at all, then linearly over the last `decay_share` of the run
+    (https://arxiv.org/abs/2404.06395)."""
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rate rises from 0."""
+    decay_every: int | None = Field(None, ge=1)
+    """Steps between the drops of `schedule: step`."""
+    decay_factor: float | None = Field(None, gt=0, lt=1)
+    """What a drop of `schedule: step` leaves of the learning rate; null: 0.1."""
+    decay_share: float | None = Field(None, gt=0, le=1)
+    """Share of the steps after warm-up in which the learning rate of `schedule: wsd` falls; null: 0.2."""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW's decay of weight matrices; biases and norms have none."""
+    """Decay of weight matrices; biases and norms have none. Apart from the gradient, but for `adam` and `sgd`, which
+    add it to it."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest norm of the gradient; null for none."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target that is spread over all classes alike; validation does without."""
+    chunked_loss: bool | Literal["auto"] = "auto"
+    """`causal_lm`: take loss and gradient of some tokens at a time, so that no worker ever holds the scores of all
+    words at all places; auto: where those would take more than 1 GiB."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """bf16: products in bfloat16 (autocast), weights and optimiser in fp32; auto: bf16 where every worker's hardware
-    multiplies it, else fp32 (a processor that must emulate it is two hundred times slower)."""
+    multiplies it, else fp32 (a processor that must emulate it is two hundred times slower). On GPUs only: tf32,
+    products of fp32 numbers rounded to 10 bits; fp16, products in float16 with a loss scaled to its range."""
+    activation_checkpointing: bool = False
+    """Keep only what enters each block and compute the rest again on the way back: less memory, a third more work."""
+    compile: bool = False
+    """Compile the model with `torch.compile`: some minutes at the start, faster steps; needs a C++ compiler."""
+    lora: LoRA | None = None
+    """Learn low-rank additions to a trained model's matrices instead of all its weights
+    (https://arxiv.org/abs/2106.09685); the model that is saved has them added in. Needs `pip install llmray[lora]`."""
+    patience: int | None = Field(None, ge=1)
+    """Validations in a row without a new best `eval_loss` after which the run ends; null: it never ends early."""
     seed: int = Field(0, ge=0)
     """Seeds weights, dropout, masks and shuffling."""
     log_every: int = Field(10, ge=1)
@@ -215,10 +257,47 @@ class Train(Section):
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate})")
         return self
 
+    @model_validator(mode="after")
+    def keys_of_the_optimizer(self) -> "Train":
+        if self.momentum is not None and self.optimizer not in ("sgd", "muon"):
+            raise ValueError(f"momentum is a key of optimizer: sgd and muon, not of {self.optimizer}; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def keys_of_the_schedule(self) -> "Train":
+        for key, schedule in {"decay_every": "step", "decay_factor": "step", "decay_share": "wsd"}.items():
+            if getattr(self, key) is not None and self.schedule != schedule:
+                raise ValueError(f"{key} is a key of schedule: {schedule}, not of {self.schedule}; remove it")
+        if self.schedule == "step" and self.decay_every is None:
+            raise ValueError("schedule: step needs decay_every, the steps between its drops")
+        return self
+
+    @model_validator(mode="after")
+    def patience_counts_validations(self) -> "Train":
+        if self.patience and not self.eval_every:
+            raise ValueError("patience counts validations; give eval_every, the steps between them")
+        return self
+
+
+class LocalSGD(Section):
+    inner_steps: int = Field(500, ge=1)
+    """Steps that each worker takes alone between two outer ones."""
+    learning_rate: float = Field(0.7, gt=0)
+    """Of the outer step: the share of the workers' mean way that is gone."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of the outer step (Nesterov)."""
+
 
 class Scale(Section):
     workers: int = Field(1, ge=1)
-    """Training workers; each holds the whole model (data-parallel)."""
+    """Training workers; each learns from its own part of every batch. One alone splits nothing."""
+    parallel: Literal["ddp", "fsdp", "local_sgd"] = "ddp"
+    """How several workers split the work. `ddp`: each holds the whole model, gradients are exchanged in every step;
+    `fsdp`: each keeps its share of weights, gradients and optimiser, and whole weights exist block by block only;
+    `local_sgd` (DiLoCo, https://arxiv.org/abs/2311.08105): each trains alone for some steps, then all meet in one outer
+    step, for slow networks."""
+    local_sgd: LocalSGD | None = None
+    """How often workers meet, and their outer step; for `parallel: local_sgd`."""
     cpus_per_worker: float = Field(1, gt=0)
     """CPUs that Ray reserves for a worker."""
     gpus_per_worker: float = Field(0, ge=0)
@@ -227,6 +306,12 @@ class Scale(Section):
     """Ray cluster to join (`auto`, `HOST:PORT`, `ray://…`); null starts one on this machine."""
     max_failures: int = Field(3, ge=0)
     """Times that a run resumes from its newest checkpoint after a worker died."""
+
+    @model_validator(mode="after")
+    def keys_of_the_split(self) -> "Scale":
+        if self.local_sgd and self.parallel != "local_sgd":
+            raise ValueError(f"local_sgd: are keys of parallel: local_sgd, not of {self.parallel}; remove them")
+        return self
 
     @property
     def in_process(self) -> bool:
@@ -374,4 +459,61 @@ class Job(Section):
                 f"train.batch_size ({self.train.batch_size}) must be a multiple of scale.workers × train.accumulate"
                 f" ({self.scale.workers} × {self.train.accumulate})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def gpu_precision_on_gpus(self) -> "Job":
+        if self.train.precision in ("tf32", "fp16") and not self.scale.gpus_per_worker:
+            raise ValueError(
+                f"train.precision: {self.train.precision} is for GPUs; give scale.gpus_per_worker, or use bf16 or fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def split_suits_training(self) -> "Job":
+        split, train = self.scale.parallel, self.train
+        if split == "fsdp" and train.optimizer in ("muon", "adafactor"):
+            raise ValueError(
+                f"train.optimizer: {train.optimizer} needs whole matrices, which scale.parallel: fsdp splits; use"
+                " adamw, or ddp"
+            )
+        if split != "ddp" and train.precision == "fp16":
+            raise ValueError(
+                f"train.precision: fp16 skips steps, which scale.parallel: {split} cannot; use bf16, or ddp"
+            )
+        if split == "fsdp" and train.lora:
+            raise ValueError("train.lora: leaves little to split; use scale.parallel: ddp")
+        return self
+
+    @model_validator(mode="after")
+    def local_workers_meet_in_time(self) -> "Job":
+        if self.scale.parallel != "local_sgd":
+            return self
+        rounds = (self.scale.local_sgd or LocalSGD()).inner_steps
+        for key in ("eval_every", "checkpoint_every"):
+            if (every := getattr(self.train, key)) and every % rounds:
+                raise ValueError(
+                    f"train.{key} ({every}) must be a multiple of scale.local_sgd.inner_steps ({rounds}): between two"
+                    " meetings there is no model of all workers"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def loss_suits_the_task(self) -> "Job":
+        if self.task and self.train.chunked_loss is True and self.task.name != "causal_lm":
+            raise ValueError(f"train.chunked_loss: is for causal_lm, not for {self.task.name}; remove it")
+        if self.task and self.train.label_smoothing and self.task.name == "qa":
+            raise ValueError("train.label_smoothing: qa learns where an answer is, and has no classes; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def patience_has_rows_to_judge(self) -> "Job":
+        if self.train.patience and not self.data.eval:
+            raise ValueError("train.patience: waits for a better eval_loss; give data.eval")
+        return self
+
+    @model_validator(mode="after")
+    def lora_adds_to_a_trained_model(self) -> "Job":
+        if self.train.lora and self.model and self.model.from_.startswith("new:"):
+            raise ValueError(f"train.lora: adds to a trained model; {self.model.from_} has random weights")
         return self

@@ -11,7 +11,7 @@ import ray
 import torch
 from ray import tune
 
-from llmray.training.attempt import Attempt, Seat, Work
+from llmray.training.attempt import Attempt, Seat, Work, over
 from llmray.training.loop import DivergedError, Row
 from llmray.training.plan import encoded_sources
 from llmray.training.run import on_workers
@@ -33,15 +33,15 @@ class Sweep:
 class Reports:
     """Turns a training's rows into reports: one whenever the metric is known, with the latest of everything else."""
 
-    def __init__(self, sweep: Sweep, total_steps: int) -> None:
-        self.sweep, self.total_steps = sweep, total_steps
+    def __init__(self, sweep: Sweep, work: Work) -> None:
+        self.sweep, self.work = sweep, work
         self.seen: Row = {}
 
     def of(self, row: Row) -> dict[str, Any] | None:
         self.seen |= row
         if self.sweep.metric not in row:
             return None
-        return {**self.seen, "done": row["step"] >= self.total_steps, "diverged": False}
+        return {**self.seen, "done": over(self.work, self.seen), "diverged": False}
 
     def diverged(self) -> dict[str, Any]:
         """The worst value there is, at a step that was not reported yet."""
@@ -61,7 +61,7 @@ class Trial(tune.Trainable):
         torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))
         device = torch.device("cuda" if work.job.scale.gpus_per_worker else "cpu")
         shards = {name: ds.iterator() for name, ds in self.sweep.rows_of(work).items()}
-        self.reports = Reports(self.sweep, work.total_steps)
+        self.reports = Reports(self.sweep, work)
         self.rows: Iterator[Row] = Attempt(work, Seat(device=device), shards, None).rows()
         return True
 
@@ -79,7 +79,7 @@ def spread_trial(config: dict[str, Any]) -> None:
     """A trial on several workers: this process only passes on what they tell."""
     sweep: Sweep = ray.get(config["sweep"])
     work = sweep.works[config["trial"]]
-    reports = Reports(sweep, work.total_steps)
+    reports = Reports(sweep, work)
 
     def take(rows: list[Row]) -> None:
         for row in rows:

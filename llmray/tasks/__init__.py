@@ -27,6 +27,6 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def make(options: Any, processor: Processor, seed: int = 0) -> Task:
-    """The task that a job's `task` section names."""
-    return TASKS[options.name](options, processor, seed)
+def make(options: Any, processor: Processor, seed: int = 0, **loss: Any) -> Task:
+    """The task that a job's `task` section names; `loss` as `Task` takes it."""
+    return TASKS[options.name](options, processor, seed, **loss)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 
 from llmray.corpus.record import Columns, Record
 from llmray.job.errors import RequestError
+from llmray.tasks.losses import evenly
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -50,10 +51,21 @@ class Task(ABC):
     special_tokens: ClassVar[tuple[str, ...]] = ()
     """What a tokenizer trained for the task must have beside the usual special tokens."""
 
-    def __init__(self, options: Any, processor: Processor, seed: int = 0) -> None:
+    def __init__(
+        self,
+        options: Any,
+        processor: Processor,
+        seed: int = 0,
+        *,
+        label_smoothing: float = 0.0,
+        chunked_loss: bool | Literal["auto"] = "auto",
+    ) -> None:
+        """`label_smoothing` and `chunked_loss` are those of the job's `train`."""
         self.options = options
         self.processor = processor
         self.seed = seed
+        self.label_smoothing = label_smoothing
+        self.chunked_loss = chunked_loss
 
     def configure(self, config: PreTrainedConfig) -> None:  # noqa: B027 — most tasks decide nothing of it
         """Write into a model's config what the task decides of it, before the model is built."""
@@ -72,7 +84,16 @@ class Task(ABC):
         Summed, so that accumulation passes and workers of unequal size add up to the exact mean.
         """
         count = (batch["labels"] != -100).sum()
-        return model(**batch).loss * count, count
+        out = model(**batch)
+        return self.smoothed(model, out.loss * count, out.logits, batch["labels"]), count
+
+    def smoothed(
+        self, model: torch.nn.Module, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """A summed loss with the job's share of every target spread over all classes, while the model learns."""
+        if not (self.label_smoothing and model.training):
+            return loss
+        return (1 - self.label_smoothing) * loss + self.label_smoothing * evenly(logits, labels)
 
     @abstractmethod
     def answer(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Answer | RequestError]:

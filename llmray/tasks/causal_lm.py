@@ -10,16 +10,22 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from llmray.corpus.record import Columns
-from llmray.job.errors import RequestError
+from llmray.job.errors import ModelError, RequestError
 from llmray.tasks.base import Answer, Request, Tensors
 from llmray.tasks.generating import grouped, position_limit
 from llmray.tasks.language import LanguageModel, inputs, numbered, passes
+from llmray.tasks.losses import chunked_cross_entropy
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import TextParameters, generation, judged
 from llmray.tasks.tensors import ids_and_mask, padded
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import PreTrainedModel
+
+PLAIN_HEADS = ("gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+"""Kinds of models whose scores are their last hidden states times one matrix, and nothing else."""
+CHUNKED_FROM_BYTES = 1 << 30
+"""Scores of one pass above which the loss is taken in chunks."""
 
 
 class CausalLanguageModel(LanguageModel):
@@ -40,8 +46,32 @@ class CausalLanguageModel(LanguageModel):
         return {"input_ids": batch["input_ids"], "documents": documents, "labels": labels}
 
     def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        count = (batch["labels"][:, 1:] != -100).sum()
-        return model(**inputs(model, batch, causal=True)).loss * count, count
+        labels = batch["labels"][:, 1:]
+        count = (labels != -100).sum()
+        given = inputs(model, batch, causal=True)
+        if self._in_chunks(model, labels):
+            return self._chunked(model, given, labels), count
+        out = model(**given)
+        return self.smoothed(model, out.loss * count, out.logits[:, :-1], labels), count
+
+    def _in_chunks(self, model: Any, labels: torch.Tensor) -> bool:
+        """Whether the scores of all words at all places are not to exist at once.  Raises `ModelError`."""
+        plain = model.config.model_type in PLAIN_HEADS
+        if self.chunked_loss is True and not plain:
+            raise ModelError(
+                f"train.chunked_loss: {model.config.model_type} models may do more to their scores than multiply;"
+                f" set it to false, or take one of {', '.join(PLAIN_HEADS)}"
+            )
+        if self.chunked_loss == "auto":
+            return plain and 4 * labels.numel() * model.config.vocab_size > CHUNKED_FROM_BYTES
+        return self.chunked_loss
+
+    def _chunked(self, model: Any, given: Tensors, labels: torch.Tensor) -> torch.Tensor:
+        read = {name: tensor for name, tensor in given.items() if name != "labels"}
+        hidden = model.base_model(**read).last_hidden_state[:, :-1].flatten(0, 1)
+        head = model.get_output_embeddings()
+        smoothing = self.label_smoothing if model.training else 0.0
+        return chunked_cross_entropy(hidden, head.weight, labels.flatten(), head.bias, smoothing)
 
     def answer(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Answer | RequestError]:
         return grouped(requests, lambda r: self.prepare(model, r), lambda p, rows: self._generate(model, p, rows))

@@ -75,7 +75,7 @@ class TextClassification(Task):
         count = torch.tensor(len(labels), device=labels.device)
         if labels.is_floating_point():
             return mse_loss(logits[:, 0], labels, reduction="sum"), count
-        return cross_entropy(logits, labels, reduction="sum"), count
+        return self.smoothed(model, cross_entropy(logits, labels, reduction="sum"), logits, labels), count
 
     def answer(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Answer | RequestError]:
         return grouped(requests, self._prepare, lambda p, texts: self._classes(model, p, texts))

@@ -10,18 +10,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from llmray.job.errors import StoreError
-from llmray.job.schema import Job, Train
+from llmray.job.schema import Job, LocalSGD, Train
 from llmray.model.load import build, longest, save
 from llmray.store import place
 from llmray.stream.batches import batches
 from llmray.stream.feed import Feed, Portion
 from llmray.tasks.base import Task, Tensors
+from llmray.training import parallel
 from llmray.training.checkpoint import Saver, load_state, newest_good
-from llmray.training.loop import Row, fit, mean_loss
+from llmray.training.loop import Row, fit, mean_loss, out_of_patience, with_patience
+from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
+from llmray.training.thrift import compiled, recomputing
 
 CPU = torch.device("cpu")
 EAGER_TOKENS = 512
@@ -65,7 +67,8 @@ class Attempt:
         self.model = build(work.job.model, work.task).to(seat.device)
         if seat.device == CPU and longest(work.task) <= EAGER_TOKENS:
             self.model.set_attn_implementation("eager")
-        self.optimizer = optimizer(self.model, train)
+        self.learner = parallel.Learner(self.model, work.task)
+        self.optimizer = self._prepared()
         torch.manual_seed((train.seed + 1) * 10_007 + seat.rank)
         self.saver = Saver(checkpoints, train.keep_checkpoints) if checkpoints else None
         self.metrics: Row = {}
@@ -73,23 +76,22 @@ class Attempt:
 
     def rows(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Row]:
         """Train to the end or until asked to stop, yielding log and validation rows."""
-        seat, train = self.seat, self.train
+        seat, train, outer = self.seat, self.train, self.outer
+        if outer:
+            outer.wish, should_stop = should_stop, lambda: outer.stopping
         share = train.batch_size // (seat.world * train.accumulate)
         held_out = HeldOut(self.shards["eval"], self.work.task, share) if "eval" in self.shards else None
-        model = self._parallel()
         for row in fit(
-            model,
-            self.work.task,
+            self._replicated(),
             self._batches(share),
             train,
-            self.work.total_steps,
+            0 if self.over else self.work.total_steps,
             optimizer=self.optimizer,
             device=seat.device,
             world=seat.world,
+            alone=outer is not None,
             start_step=self.start_step,
-            evaluate=(lambda: mean_loss(self.model, self.work.task, held_out, train, seat.device, seat.world))
-            if held_out
-            else None,
+            evaluate=(lambda: self._validate(held_out)) if held_out else None,
             on_checkpoint=self._checkpoint if self.saver else None,
             should_stop=should_stop,
         ):
@@ -97,10 +99,22 @@ class Attempt:
             yield row
         if self.saver:
             self.saver.wait()
+        if self.saver and self.sharded:
+            self.whole = self.model.state_dict()  # while all workers are here
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to learn."""
+        return over(self.work, self.metrics)
 
     def save_model(self, folder: str) -> None:
         """Write the model in Hugging Face layout."""
-        save(self.model, self.work.task, folder)
+        model = self.model
+        if self.sharded:
+            assert self.work.job.model is not None
+            model = build(self.work.job.model, self.work.task)
+            model.load_state_dict(self.whole)
+        save(self.additions.merge_and_unload() if self.train.lora else model, self.work.task, folder)
 
     def _batches(self, share: int) -> Iterator[Tensors]:
         """`share` rows at a time, from where the run stands."""
@@ -126,13 +140,42 @@ class Attempt:
             start=step * train.batch_size,
         )
 
-    def _parallel(self) -> torch.nn.Module:
-        if self.seat.world == 1:
-            return self.model
-        # Searching for unused weights costs little, serves models with an idle pooler, and keeps DDP from laying its
-        # buckets out anew after the first step: a resumed run then adds up in the same order as an unbroken one.
-        devices = [self.seat.device] if self.seat.device.type == "cuda" else None
-        return DistributedDataParallel(self.model, devices, find_unused_parameters=True, broadcast_buffers=False)
+    @property
+    def sharded(self) -> bool:
+        return self.work.job.scale.parallel == "fsdp" and self.seat.world > 1
+
+    @property
+    def outer(self) -> parallel.LocalSGD | None:
+        return self.optimizer if isinstance(self.optimizer, parallel.LocalSGD) else None
+
+    def _prepared(self) -> torch.optim.Optimizer:
+        """The optimiser, after what the job does to the model before it learns."""
+        train, scale, seat = self.train, self.work.job.scale, self.seat
+        if train.precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+        if train.lora:
+            self.additions = adapted(self.model, train.lora)
+        if train.activation_checkpointing:
+            recomputing(self.model)
+        if train.compile:
+            compiled(self.learner, in_blocks=self.sharded)
+        if self.sharded:
+            parallel.shard(self.learner, seat.world, seat.device, half=train.precision == "bf16")
+            return parallel.with_whole_state(optimizer(self.model, train))
+        if scale.parallel == "local_sgd" and seat.world > 1:
+            return parallel.LocalSGD(optimizer(self.model, train), scale.local_sgd or LocalSGD(), seat.world)
+        return optimizer(self.model, train)
+
+    def _replicated(self) -> torch.nn.Module:
+        if self.seat.world == 1 or self.sharded or self.outer:
+            return self.learner
+        return parallel.replicated(self.learner, self.seat.device)
+
+    def _validate(self, held_out: "HeldOut") -> Row:
+        if self.outer:
+            self.outer.meet()
+        row = mean_loss(self.learner, held_out, self.train, self.seat.device, self.seat.world)
+        return with_patience(row, self.metrics) if self.train.patience else row
 
     def _resume(self, root: str) -> int:
         found = agreed(newest_good(root) if self.seat.rank == 0 else None, self.seat)
@@ -152,10 +195,19 @@ class Attempt:
         return step
 
     def _checkpoint(self, step: int) -> None:
+        if self.outer:
+            self.outer.meet()
         states = gathered(random_state(self.seat.device), self.seat)
         if self.seat.rank == 0 and self.saver:
             extra = {"random": states, "metrics": self.metrics, "order": self._order}
             self.saver.save(self.model, self.optimizer, step, extra)
+        elif self.sharded:  # the first worker's state dicts hold every worker's share
+            self.model.state_dict(), self.optimizer.state_dict()
+
+
+def over(work: Work, metrics: Row) -> bool:
+    """Whether a run whose last rows held these metrics is at its end."""
+    return metrics.get("step", 0) >= work.total_steps or out_of_patience(metrics, work.job.train)
 
 
 class HeldOut:

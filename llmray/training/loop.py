@@ -3,6 +3,7 @@
 It does not know what the task is, where batches come from or where checkpoints go.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -10,14 +11,18 @@ from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.tensor import DTensor
 
 from llmray.job.errors import LlmrayError
 from llmray.job.schema import Train
-from llmray.tasks.base import Task, Tensors
+from llmray.tasks.base import Tensors
 from llmray.training.optim import schedule
+from llmray.training.parallel import in_step, quiet
 
 Row: TypeAlias = dict[str, float]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FIRST_SCALE = 16.0
+"""What a loss in fp16 is multiplied by at first: little, because it is a sum over targets and no mean."""
 
 
 class DivergedError(LlmrayError):
@@ -25,8 +30,7 @@ class DivergedError(LlmrayError):
 
 
 def fit(
-    model: torch.nn.Module,
-    task: Task,
+    learner: torch.nn.Module,
     batches: Iterator[Tensors],
     train: Train,
     total_steps: int,
@@ -34,6 +38,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
     device: torch.device | str = "cpu",
     world: int = 1,
+    alone: bool = False,
     start_step: int = 0,
     evaluate: Callable[[], Row] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
@@ -41,13 +46,16 @@ def fit(
 ) -> Iterator[Row]:
     """Take the steps from `start_step` to `total_steps`, yielding a row at each log and each validation.
 
-    Each worker calls this with its own batches, `train.accumulate` a step; when one of them `should_stop`, all save
-    and end after the same step.
+    `learner` gives a batch's summed loss and number of targets (see `Learner`).  Each worker calls this with its own
+    batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step.  Workers
+    that step `alone` add up nothing but their log rows; to ask them all at once is up to `should_stop`.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    meter = Meter(device, world)
-    model.train()
+    weights = [p for p in learner.parameters() if p.requires_grad]
+    scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=train.precision == "fp16")
+    together = 1 if alone else world
+    meter = Meter(device, world if alone else 1)
+    learner.train()
     for step in range(start_step, total_steps):
         for group in optimizer.param_groups:
             group["lr"] = train.learning_rate * factor(step)
@@ -57,27 +65,33 @@ def fit(
             batch = next(batches)
             sums[2] += tokens(batch)
             last = part == train.accumulate - 1
-            with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
+            with nullcontext() if last else quiet(learner):
                 with precision(train, device):
-                    loss, targets = task.loss(model, to_device(batch, device))
-                loss.backward()
+                    loss, targets = learner(to_device(batch, device))
+                scaler.scale(loss).backward()
             sums[0] += loss.detach()
             sums[1] += targets
-        if world > 1:
+        if together > 1:
             dist.all_reduce(sums)
-        grad_norm = scale_gradients(weights, world / sums[1].clamp(min=1), train.clip_norm)
-        optimizer.step()
+        scaler.unscale_(optimizer)
+        grad_norm = scale_gradients(weights, together / sums[1].clamp(min=1), train.clip_norm)
+        scaler.step(optimizer)  # not where a number was beyond fp16; the next scale is lower
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
         meter.add(sums)
 
         done = step + 1
         end, logs = done == total_steps, done % train.log_every == 0
         stop = (logs or device.type == "cpu") and bool(sums[3] > 0)  # looking makes a GPU wait
+        if scaler.is_enabled():  # a gradient beyond fp16 is no divergence, a loss that is no number is
+            grad_norm = torch.where(torch.isfinite(sums[0]), grad_norm.nan_to_num(posinf=0.0, nan=0.0), sums[0])
         if end or logs or stop:
             yield meter.row(done, optimizer.param_groups[0]["lr"], grad_norm)
         if evaluate and (end or (train.eval_every and done % train.eval_every == 0)):
-            yield {"step": done, **evaluate()}
-            model.train()
+            row = {"step": done, **evaluate()}
+            yield row
+            learner.train()
+            stop = stop or out_of_patience(row, train)
         if on_checkpoint and (end or stop or (train.checkpoint_every and done % train.checkpoint_every == 0)):
             require_finite(grad_norm, done)
             on_checkpoint(done)
@@ -88,30 +102,45 @@ def fit(
 def scale_gradients(weights: list[torch.nn.Parameter], scale: torch.Tensor, clip: float | None) -> torch.Tensor:
     """Turn gradients of a summed loss into those of its mean and clip them, in one pass; gives their norm before."""
     gradients = [p.grad for p in weights if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients) * scale
+    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm) * scale  # a sharded model's, of all workers
     factor = scale if clip is None else scale * (clip / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, factor.to(torch.float32))
+    own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    torch._foreach_mul_(own, factor.to(torch.float32))
     return norm
 
 
 @torch.no_grad()
 def mean_loss(
-    model: torch.nn.Module, task: Task, batches: Iterable[Tensors], train: Train, device: torch.device, world: int = 1
+    learner: torch.nn.Module, batches: Iterable[Tensors], train: Train, device: torch.device, world: int = 1
 ) -> Row:
     """Loss per target over held-out batches, all workers' together."""
-    model.eval()
+    learner.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=device)
-    for batch in batches:
+    for batch, counts in in_step(batches, learner, device):
         with precision(train, device):
-            loss, targets = task.loss(model, to_device(batch, device))
-        sums += torch.stack([loss.double(), targets.double()])
+            loss, targets = learner(to_device(batch, device))
+        sums += torch.stack([loss.double(), targets.double()]) * counts
     if world > 1:
         dist.all_reduce(sums)
     return {"eval_loss": float(sums[0] / sums[1].clamp(min=1))}
 
 
+def with_patience(row: Row, before: Row) -> Row:
+    """A validation's row, with the best `eval_loss` so far and the validations since it; `before`: the last row."""
+    best = before.get("best_eval_loss", math.inf)
+    since = 0 if row["eval_loss"] < best else before.get("evals_since_best", 0) + 1
+    return row | {"best_eval_loss": min(best, row["eval_loss"]), "evals_since_best": since}
+
+
+def out_of_patience(row: Row, train: Train) -> bool:
+    """Whether the job's `patience` ends a run here."""
+    return train.patience is not None and row.get("evals_since_best", 0) >= train.patience
+
+
 def precision(train: Train, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16")
+    dtype = DTYPES.get(train.precision)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def to_device(batch: Tensors, device: torch.device) -> Tensors:
@@ -136,10 +165,11 @@ def require_finite(value: torch.Tensor, step: int) -> None:
 
 
 class Meter:
-    """Sums of the steps since the last log row."""
+    """Sums of the steps since the last log row, added up over `world` workers only then."""
 
     def __init__(self, device: torch.device, world: int) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        self.world = world
         self.began = self.since = time.monotonic()
 
     def add(self, sums: torch.Tensor) -> None:
@@ -147,6 +177,8 @@ class Meter:
 
     def row(self, step: int, learning_rate: float, grad_norm: torch.Tensor) -> Row:
         require_finite(grad_norm, step)
+        if self.world > 1:
+            dist.all_reduce(self.sums)
         loss, targets, read, _ = self.sums.tolist()
         now = time.monotonic()
         spent, self.since = now - self.since, now

@@ -1,28 +1,98 @@
-"""AdamW and its learning-rate schedule.
+"""Optimisers and schedules of the learning rate.
 
 It does not know what is learned or where.
 """
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
 from llmray.job.schema import Train
 
 BETAS = (0.9, 0.98)
 """The second as RoBERTa's (https://arxiv.org/abs/1907.11692): at torch's 0.999 a run of a few hundred steps would end
 before the average of squared gradients has settled."""
+SGD_MOMENTUM, MUON_MOMENTUM = 0.9, 0.95
+DECAY_FACTOR, DECAY_SHARE = 0.1, 0.2
 
 
-def optimizer(model: torch.nn.Module, train: Train) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves biases and norms (one-dimensional weights) alone."""
+def optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
+    """The job's optimiser; it decays matrices and leaves biases and norms (one-dimensional weights) alone."""
     learned = [p for p in model.parameters() if p.requires_grad]
+    rate, momentum = train.learning_rate, train.momentum
+    match train.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(_groups(learned, train), lr=rate, betas=BETAS, fused=True)
+        case "adam":
+            return torch.optim.Adam(_groups(learned, train), lr=rate, betas=BETAS, fused=True)
+        case "sgd":
+            momentum = SGD_MOMENTUM if momentum is None else momentum
+            return torch.optim.SGD(_groups(learned, train), lr=rate, momentum=momentum)
+        case "adafactor":
+            return torch.optim.Adafactor(_groups(learned, train), lr=rate)
+        case "muon":
+            inner = block_matrices(model)
+            others = [p for p in learned if all(p is not matrix for matrix in inner)]
+            muon = torch.optim.Muon(
+                inner,
+                lr=rate,
+                weight_decay=train.weight_decay,
+                momentum=MUON_MOMENTUM if momentum is None else momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            return Joined(muon, torch.optim.AdamW(_groups(others, train), lr=rate, betas=BETAS, fused=True))
+
+
+def _groups(weights: list[nn.Parameter], train: Train) -> list[dict[str, Any]]:
     groups = [
-        {"params": [p for p in learned if p.ndim >= 2], "weight_decay": train.weight_decay},
-        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": train.weight_decay},
+        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.learning_rate, betas=BETAS, fused=True)
+    return [group for group in groups if group["params"]]
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The layers that a model repeats: members of its outermost module lists."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        found += child if isinstance(child, nn.ModuleList) else blocks(child)
+    return found
+
+
+def block_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The learned matrices of a model's blocks, tables that are looked up rather than multiplied left out."""
+    modules = [module for block in blocks(model) for module in block.modules() if not isinstance(module, nn.Embedding)]
+    weights = [p for module in modules for p in module.parameters(recurse=False)]
+    return list(dict.fromkeys(p for p in weights if p.ndim == 2 and p.requires_grad))
+
+
+class Joined(torch.optim.Optimizer):
+    """Two optimisers of one model's weights as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
 
 
 def schedule(train: Train, total_steps: int) -> Callable[[int], float]:
@@ -37,8 +107,19 @@ def schedule(train: Train, total_steps: int) -> Callable[[int], float]:
         if step < warm:
             return (step + 1) / warm
         left = 1 - (step - warm) / length
-        if train.schedule == "linear":
-            return left
-        return 1.0 if train.schedule == "constant" else (1 - math.cos(math.pi * left)) / 2
+        match train.schedule:
+            case "constant":
+                return 1.0
+            case "linear":
+                return left
+            case "cosine":
+                return (1 - math.cos(math.pi * left)) / 2
+            case "inverse_sqrt":
+                return math.sqrt(max(warm, 1) / (step + 1))
+            case "step":
+                assert train.decay_every  # the schema demands it
+                return float((train.decay_factor or DECAY_FACTOR) ** ((step - warm) // train.decay_every))
+            case "wsd":
+                return min(1.0, left / (train.decay_share or DECAY_SHARE))
 
     return factor

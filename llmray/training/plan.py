@@ -21,6 +21,7 @@ from llmray.stream.feed import Feed, Portion, portions_of
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Task
 from llmray.training.attempt import Work
+from llmray.training.lora import require_peft
 
 MOST_LABELS = 1000
 """More classes than this are found in a corpus by mistake, such as that of another column."""
@@ -30,8 +31,11 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     """Settle model, tokenizer, task and length: the work, and its datasets by name, ready to stream."""
     require(job, "task", "model.from", "data.train")
     assert job.task is not None
+    if job.train.lora:
+        require_peft()
     model = settled_model(job, resumed)
-    task = settled_task(job, make(job.task, processor(model), seed=job.train.seed))
+    loss = {"label_smoothing": job.train.label_smoothing, "chunked_loss": job.train.chunked_loss}
+    task = settled_task(job, make(job.task, processor(model), seed=job.train.seed, **loss))
     require_fit(model, task)
     require_one_batch(job, task)
     job = job.model_copy(update={"model": model, "task": task.options})
@@ -72,7 +76,8 @@ def settled_task(job: Job, task: Task) -> Task:
             f"data.train: {len(labels)} different labels, such as {labels[0]!r}; is it the right column? Numbers to be"
             " told need task.regression: true; that many classes need to be named as task.labels"
         )
-    return make(task.options.model_copy(update={"labels": tuple(labels)}), task.processor, task.seed)
+    loss = {"label_smoothing": task.label_smoothing, "chunked_loss": task.chunked_loss}
+    return make(task.options.model_copy(update={"labels": tuple(labels)}), task.processor, task.seed, **loss)
 
 
 def prepared_tokenizer(job: Job) -> str | None:

@@ -25,7 +25,7 @@ from llmray.job.schema import Job, Scale
 from llmray.store import folder, journal, place
 from llmray.store.journal import Progress
 from llmray.stream.errors import cause_of, chain
-from llmray.training.attempt import Attempt, Seat, Work
+from llmray.training.attempt import Attempt, Seat, Work, over
 from llmray.training.plan import plan
 from llmray.training.stopping import flag, interrupts
 from llmray.training.watch import EndOnOurErrors, Journal
@@ -55,14 +55,14 @@ def train(job: Job, progress: Progress) -> TrainResult:
         metrics = _here(work, datasets, watch)
     else:
         metrics = on_workers(work, datasets, watch.take, keep=True)
-    if metrics.get("step", 0) < work.total_steps:
+    if not over(work, metrics):
         raise InterruptedWorkError(
             f"stopped after step {metrics.get('step', 0):.0f}; the same command goes on from there"
         )
     result = TrainResult(
         run=job.output,
         model=place.join(job.output, "model"),
-        steps=work.total_steps,
+        steps=int(metrics["step"]),
         metrics=metrics,
         seconds=time.monotonic() - began,
     )
@@ -72,8 +72,10 @@ def train(job: Job, progress: Progress) -> TrainResult:
 
 
 def identity(job: Job) -> tuple[str, ...]:
-    """Sections that decide what comes out; the order of stored rows is the same for any number of workers."""
-    return tuple(s for s in folder.SECTIONS if s != "scale" or not all(map(is_store, job.data.train)))
+    """Sections that decide what comes out; stored rows come in the same order to any number of workers, and the same
+    is learned from them unless each trains alone."""
+    any_scale = all(map(is_store, job.data.train)) and job.scale.parallel != "local_sgd"
+    return tuple(s for s in folder.SECTIONS if s != "scale" or not any_scale)
 
 
 class Watch:
@@ -120,7 +122,7 @@ def _here(work: Work, datasets: Mapping[str, Any], watch: Watch) -> dict[str, fl
 
 
 def _finish(work: Work, attempt: Attempt) -> dict[str, float]:
-    if attempt.metrics.get("step", 0) == work.total_steps and attempt.seat.rank == 0:
+    if attempt.over and attempt.seat.rank == 0:
         attempt.save_model(place.join(work.job.output, "model"))
     return attempt.metrics
 

@@ -30,7 +30,7 @@ def test_unknown_key_names_line_and_nearest(job_file):
     assert text.startswith(f"{path}:4: train.learning_rte: unknown key")
     assert "found: 0.1" in text
     assert "did you mean 'learning_rate'?" in text
-    assert "allowed: accumulate, batch_size" in text
+    assert "allowed: accumulate, activation_checkpointing, batch_size" in text
 
 
 def test_unknown_section_names_the_sections(job_file):
@@ -71,6 +71,28 @@ def test_key_within_a_list(job_file):
         ({"train": {"steps": 1, "epochs": 1}}, "give steps or epochs, not both"),
         ({"train": {"batch_size": 6, "accumulate": 4}}, "batch_size (6) must be a multiple of accumulate (4)"),
         ({"train": {"batch_size": 9}, "scale": {"workers": 2}}, "must be a multiple of scale.workers"),
+        ({"train": {"momentum": 0.9}}, "momentum is a key of optimizer: sgd and muon, not of adamw"),
+        ({"train": {"decay_share": 0.1}}, "decay_share is a key of schedule: wsd, not of cosine"),
+        ({"train": {"schedule": "wsd", "decay_every": 9}}, "decay_every is a key of schedule: step, not of wsd"),
+        ({"train": {"schedule": "step"}}, "schedule: step needs decay_every"),
+        ({"train": {"patience": 2}}, "patience counts validations; give eval_every"),
+        ({"train": {"patience": 2, "eval_every": 5}}, "train.patience: waits for a better eval_loss; give data.eval"),
+        ({"train": {"precision": "fp16"}}, "train.precision: fp16 is for GPUs; give scale.gpus_per_worker"),
+        ({"train": {"precision": "tf32"}}, "train.precision: tf32 is for GPUs"),
+        ({"train": {"optimizer": "muon"}, "scale": {"parallel": "fsdp"}}, "muon needs whole matrices"),
+        (
+            {"train": {"precision": "fp16"}, "scale": {"parallel": "fsdp", "gpus_per_worker": 1}},
+            "fp16 skips steps, which scale.parallel: fsdp cannot",
+        ),
+        ({"train": {"lora": {}}, "scale": {"parallel": "fsdp"}}, "train.lora: leaves little to split"),
+        ({"train": {"lora": {}}, "model": {"from": "new:gpt2-tiny"}}, "new:gpt2-tiny has random weights"),
+        ({"scale": {"local_sgd": {"inner_steps": 5}}}, "local_sgd: are keys of parallel: local_sgd, not of ddp"),
+        (
+            {"train": {"checkpoint_every": 12}, "scale": {"parallel": "local_sgd", "local_sgd": {"inner_steps": 5}}},
+            "train.checkpoint_every (12) must be a multiple of scale.local_sgd.inner_steps (5)",
+        ),
+        ({"task": "qa", "train": {"label_smoothing": 0.1}}, "train.label_smoothing: qa learns where an answer is"),
+        ({"task": "qa", "train": {"chunked_loss": True}}, "train.chunked_loss: is for causal_lm, not for qa"),
         ({"task": {"name": "qa", "max_length": 64, "stride": 40}}, "stride (40) must be at most half"),
         ({"task": {"name": "qa", "null_threshold": 1}}, "null_threshold judges empty answers; set no_answer: true"),
         ({"task": {"name": "classification", "labels": ["a"]}}, "labels (a) must be two or more different classes"),

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from llmray.job.schema import Train
 from llmray.tasks.base import Tensors
-from llmray.training.loop import DivergedError, fit, mean_loss
+from llmray.training.loop import DivergedError, fit, mean_loss, with_patience
 from llmray.training.optim import optimizer
+from llmray.training.parallel import Learner
 
 ROWS, WORDS = 16, 7
 
@@ -55,7 +56,7 @@ def model_of() -> torch.nn.Module:
 def trained(size: int, steps: int = 3, batches: Iterator[Tensors] | None = None, **keys: Any) -> tuple[Any, list]:
     train = Train(**{"batch_size": ROWS, "learning_rate": 0.1, "precision": "fp32", "log_every": 1} | keys)
     model = model_of()
-    found = fit(model, NextWord(), batches or parts(size), train, steps, optimizer=optimizer(model, train))  # type: ignore[arg-type]
+    found = fit(Learner(model, NextWord()), batches or parts(size), train, steps, optimizer=optimizer(model, train))  # type: ignore[arg-type]
     rows = list(found)
     return [p.detach().clone() for p in model.parameters()], rows
 
@@ -99,8 +100,7 @@ def test_rows_come_when_they_are_due() -> None:
     model, saved = model_of(), []
     rows = list(
         fit(
-            model,
-            NextWord(),  # type: ignore[arg-type]
+            Learner(model, NextWord()),  # type: ignore[arg-type]
             parts(16),
             train,
             7,
@@ -118,8 +118,7 @@ def test_asked_to_stop_it_saves_and_ends() -> None:
     train = Train(batch_size=ROWS, precision="fp32")
     model, saved = model_of(), []
     found = fit(
-        model,
-        NextWord(),  # type: ignore[arg-type]
+        Learner(model, NextWord()),  # type: ignore[arg-type]
         parts(16),
         train,
         100,
@@ -134,7 +133,9 @@ def test_asked_to_stop_it_saves_and_ends() -> None:
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved() -> None:
     train = Train(batch_size=ROWS, learning_rate=0.1, precision="fp32", checkpoint_every=1)
     model, saved = model_of(), []
-    found = fit(model, NextWord(), parts(16), train, 9, optimizer=optimizer(model, train), on_checkpoint=saved.append)  # type: ignore[arg-type]
+    found = fit(
+        Learner(model, NextWord()), parts(16), train, 9, optimizer=optimizer(model, train), on_checkpoint=saved.append
+    )  # type: ignore[arg-type]
     with torch.no_grad():
         next(model.parameters())[0] = math.nan
     with pytest.raises(DivergedError, match=r"step 1.*train\.learning_rate"):
@@ -147,7 +148,7 @@ def test_mean_loss_weighs_every_target_alike() -> None:
     with torch.no_grad():
         loss, count = NextWord().loss(model, corpus())
     halves = [{name: tensor[half] for name, tensor in corpus().items()} for half in (slice(0, 8), slice(8, 16))]
-    found = mean_loss(model, NextWord(), halves, Train(precision="fp32"), torch.device("cpu"))  # type: ignore[arg-type]
+    found = mean_loss(Learner(model, NextWord()), halves, Train(precision="fp32"), torch.device("cpu"))  # type: ignore[arg-type]
     assert found["eval_loss"] == pytest.approx(float(loss / count), rel=1e-6)
 
 
@@ -156,9 +157,9 @@ def _worker(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     train = Train(batch_size=ROWS, accumulate=2, learning_rate=0.1, precision="fp32")
     raw = model_of()
-    model = DistributedDataParallel(raw)
+    model = DistributedDataParallel(Learner(raw, NextWord()))  # type: ignore[arg-type]
     mine = parts(4, slice(rank * 8, rank * 8 + 8))  # rank 0 has 16 targets, rank 1 has 64
-    list(fit(model, NextWord(), mine, train, 3, optimizer=optimizer(model, train), world=2))  # type: ignore[arg-type]
+    list(fit(model, mine, train, 3, optimizer=optimizer(raw, train), world=2))
     torch.save([p.detach() for p in raw.parameters()], Path(folder, f"{rank}.pt"))
     dist.barrier()
     os._exit(0)  # a fork of a process with threads cannot take them down in order
@@ -179,3 +180,51 @@ def test_two_workers_equal_one(tmp_path: Path) -> None:
     alone, _ = trained(16)
     for rank in range(2):
         assert close(alone, torch.load(tmp_path / f"{rank}.pt"))
+
+
+def test_patience_counts_validations_without_a_new_best() -> None:
+    seen: dict[str, float] = {}
+    for loss, best, since in ((2.0, 2.0, 0), (1.5, 1.5, 0), (1.5, 1.5, 1), (1.6, 1.5, 2), (1.4, 1.4, 0)):
+        row = with_patience({"step": 1, "eval_loss": loss}, seen)
+        assert (row["best_eval_loss"], row["evals_since_best"]) == (best, since)
+        seen |= row
+
+
+def test_out_of_patience_it_saves_and_ends() -> None:
+    train = Train(batch_size=ROWS, precision="fp32", eval_every=2, patience=2)
+    model, saved, seen = model_of(), [], {}
+    found = fit(
+        Learner(model, NextWord()),  # type: ignore[arg-type]
+        parts(16),
+        train,
+        100,
+        optimizer=optimizer(model, train),
+        evaluate=lambda: with_patience({"eval_loss": 1.0}, seen),
+        on_checkpoint=saved.append,
+    )
+    for row in found:
+        seen |= row
+    assert seen["step"] == 6  # the first validation is the best, then two are not better
+    assert saved == [6]
+
+
+def test_a_number_beyond_fp16_costs_a_step_and_lowers_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a scale of 2^17 the loss itself is beyond 65504; halved at each step, the scale is soon one that serves."""
+    monkeypatch.setattr("llmray.training.loop.FIRST_SCALE", 2.0**17)
+    before = [p.detach() for p in model_of().parameters()]
+    after_one, rows = trained(16, steps=1, precision="fp16")
+    assert close(before, after_one)
+    assert rows[0]["grad_norm"] == 0
+    assert math.isfinite(rows[0]["loss"])
+    _, rows = trained(16, steps=30, precision="fp16")
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
+
+
+def test_a_loss_that_is_no_number_ends_a_run_in_fp16_too() -> None:
+    train = Train(batch_size=ROWS, learning_rate=0.1, precision="fp16", log_every=1)
+    model = model_of()
+    with torch.no_grad():
+        next(model.parameters())[0] = math.nan
+    learner = Learner(model, NextWord())  # type: ignore[arg-type]
+    with pytest.raises(DivergedError, match="step 1"):
+        list(fit(learner, parts(16), train, 9, optimizer=optimizer(model, train)))

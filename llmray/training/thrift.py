@@ -1,0 +1,31 @@
+"""What makes the same step cheaper: activations computed twice instead of kept, a model compiled.
+
+It does not know when either pays.
+"""
+
+import os
+import shutil
+from typing import Any
+
+from llmray.job.errors import ModelError
+from llmray.training.optim import blocks
+from llmray.training.parallel import Learner
+
+
+def recomputing(model: Any) -> None:
+    """Keep only what enters each block, and compute the rest again on the way back.  Raises `ModelError`."""
+    if not model.supports_gradient_checkpointing:
+        raise ModelError(f"train.activation_checkpointing: {model.config.model_type} models cannot; set it to false")
+    model.activation_checkpointing_enable()
+
+
+def compiled(learner: Learner, in_blocks: bool) -> None:
+    """Compile loss and model as one, or block by block where weights come block by block.  Raises `ModelError`."""
+    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+    if not shutil.which(compiler):
+        raise ModelError(
+            f"train.compile: torch.compile needs a C++ compiler, and there is no {compiler} on this machine"
+            " (Debian: apt install g++); install one, or set train.compile to false"
+        )
+    for module in blocks(learner.model) if in_blocks else [learner]:
+        module.compile()

@@ -1,0 +1,302 @@
+"""However the work is split, the same is learned: real processes that talk through gloo."""
+
+import copy
+import functools
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llmray.job.errors import DataError
+from llmray.job.schema import LocalSGD as Meetings
+from llmray.job.schema import Train
+from llmray.tasks.base import Tensors
+from llmray.tasks.causal_lm import CausalLanguageModel
+from llmray.training import parallel
+from llmray.training.checkpoint import load_state, save_state
+from llmray.training.loop import fit, mean_loss
+from llmray.training.optim import optimizer
+
+CPU = torch.device("cpu")
+ROWS, LENGTH, WORDS = 16, 8, 13
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+WHOLE = CausalLanguageModel(None, None, chunked_loss=False)  # type: ignore[arg-type]
+CHUNKED = CausalLanguageModel(None, None, chunked_loss=True)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def workers(act: Callable[[int], Any], world: int, folder: Path) -> list[Any]:
+    """What `act(rank)` gives in each of some processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def work(rank: int) -> None:
+        try:
+            where = f"tcp://127.0.0.1:{port}"
+            dist.init_process_group("gloo", init_method=where, rank=rank, world_size=world)
+            torch.save(act(rank), folder / f"{rank}.pt")
+            dist.barrier()
+            os._exit(0)  # a fork of a process with threads cannot take them down in order
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+
+    processes = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
+
+
+def learner_of(task: CausalLanguageModel = WHOLE) -> parallel.Learner:
+    torch.manual_seed(0)
+    # No biases: those of attention's keys would have no gradient but rounding, of which Adam makes whole steps.
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, tie_word_embeddings=True, loss_type="ForCausalLM", **SHAPE))
+    model.set_attn_implementation("eager")
+    return parallel.Learner(model, task)
+
+
+def parts(rows: slice, size: int, even: bool = False) -> Iterator[Tensors]:
+    """The worker's rows of 32, again and again; unless `even`, every other row has two targets instead of seven."""
+    ids = torch.randint(0, WORDS, (2 * ROWS, LENGTH), generator=torch.Generator().manual_seed(1))
+    labels = ids.clone()
+    if not even:
+        labels[::3, 3:] = -100
+    while True:
+        for batch in (0, ROWS):
+            mine = slice(batch + rows.start, batch + rows.stop)
+            for part_ids, part_labels in zip(ids[mine].split(size), labels[mine].split(size), strict=True):
+                yield {"input_ids": part_ids, "labels": part_labels, "attention_mask": torch.ones_like(part_ids)}
+
+
+def own(rank: int, world: int) -> slice:
+    share = ROWS // world
+    return slice(rank * share, (rank + 1) * share)
+
+
+def train_of(**keys: Any) -> Train:
+    return Train(
+        **{"batch_size": ROWS, "learning_rate": 0.001, "precision": "fp32", "log_every": 1, "schedule": "constant"}
+        | keys
+    )
+
+
+def losses(found: Iterator[Any]) -> list[float]:
+    return [row["loss"] for row in found]
+
+
+def alone(steps: int, train: Train, even: bool = False, start: int = 0) -> list[float]:
+    learner = learner_of()
+    batches = islice(parts(slice(0, ROWS), ROWS // train.accumulate, even), start, None)
+    return losses(fit(learner, batches, train, steps, optimizer=optimizer(learner, train)))
+
+
+def ddp(rank: int, steps: int, train: Train, even: bool = False) -> list[float]:
+    learner = learner_of()
+    world = dist.get_world_size()
+    batches, optim = parts(own(rank, world), ROWS // world // train.accumulate, even), optimizer(learner, train)
+    return losses(fit(parallel.replicated(learner, CPU), batches, train, steps, optimizer=optim, world=world))
+
+
+def sharded(train: Train, task: CausalLanguageModel = WHOLE) -> tuple[parallel.Learner, torch.optim.Optimizer]:
+    learner = learner_of(task)
+    parallel.shard(learner, dist.get_world_size(), CPU, half=False)
+    return learner, parallel.with_whole_state(optimizer(learner.model, train))
+
+
+def fsdp(rank: int, steps: int, train: Train, task: CausalLanguageModel = WHOLE) -> list[float]:
+    learner, optim = sharded(train, task)
+    world = dist.get_world_size()
+    batches = parts(own(rank, world), ROWS // world // train.accumulate)
+    return losses(fit(learner, batches, train, steps, optimizer=optim, world=world))
+
+
+STEPS = 50
+
+
+@functools.cache
+def unsplit() -> list[float]:
+    return alone(STEPS, train_of())
+
+
+def agree(found: list[float], wanted: list[float]) -> bool:
+    return len(found) == len(wanted) and all(abs(a - b) <= 1e-5 for a, b in zip(found, wanted, strict=True))
+
+
+def test_accumulation_equals_the_whole_batch() -> None:
+    assert unsplit()[-1] < unsplit()[0] - 0.1
+    assert agree(alone(STEPS, train_of(accumulate=2)), unsplit())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_ddp_workers_equal_one(accumulate: int, tmp_path: Path) -> None:
+    found = workers(lambda rank: ddp(rank, STEPS, train_of(accumulate=accumulate)), 2, tmp_path)
+    assert all(agree(each, unsplit()) for each in found)
+
+
+@pytest.mark.parametrize(("task", "accumulate"), [(WHOLE, 1), (WHOLE, 2), (CHUNKED, 1)])
+def test_two_fsdp_workers_equal_one(task: CausalLanguageModel, accumulate: int, tmp_path: Path) -> None:
+    found = workers(lambda rank: fsdp(rank, STEPS, train_of(accumulate=accumulate), task), 2, tmp_path)
+    assert all(agree(each, unsplit()) for each in found)
+
+
+def saved_by_fsdp(rank: int, folder: Path) -> None:
+    train = train_of()
+    learner, optim = sharded(train)
+    list(fit(learner, parts(own(rank, 2), 8), train, 10, optimizer=optim, world=2, on_checkpoint=lambda _: None))
+    if rank == 0:
+        save_state(str(folder), learner.model, optim, 10, {})
+    else:
+        assert set(learner.model.state_dict().values()) == {None}
+        optim.state_dict()
+
+
+def resumed_by_fsdp(rank: int, folder: Path, world: int) -> list[float]:
+    train = train_of()
+    learner, optim = sharded(train)
+    step, _ = load_state(str(folder), learner.model, optim)
+    batches = islice(parts(own(rank, world), ROWS // world), step, None)
+    return losses(fit(learner, batches, train, 20, optimizer=optim, world=world, start_step=step))
+
+
+def test_what_two_fsdp_workers_saved_is_what_one_would_and_goes_on_at_one_or_four(tmp_path: Path) -> None:
+    workers(lambda rank: saved_by_fsdp(rank, tmp_path / "saved"), 2, tmp_path)
+    saved = torch.load(tmp_path / "saved" / "state.pt")
+    learner, train = learner_of(), train_of()
+    optim = optimizer(learner, train)
+    list(fit(learner, parts(slice(0, ROWS), ROWS), train, 10, optimizer=optim))
+    for name, weight in learner.model.state_dict().items():
+        assert torch.allclose(saved["model"][name], weight, atol=1e-5)
+    assert saved["model"].keys() == learner.model.state_dict().keys()
+    assert saved["optimizer"]["param_groups"] == optim.state_dict()["param_groups"]
+    for at, moments in optim.state_dict()["state"].items():
+        for name, value in moments.items():
+            assert torch.allclose(saved["optimizer"]["state"][at][name], value, atol=1e-5)
+
+    one = learner_of()
+    optim = optimizer(one, train)
+    step, _ = load_state(str(tmp_path / "saved"), one.model, optim)
+    batches = islice(parts(slice(0, ROWS), ROWS), step, None)
+    found = losses(fit(one, batches, train, 20, optimizer=optim, start_step=step))
+    assert agree(found, unsplit()[10:20])
+    for each in workers(lambda rank: resumed_by_fsdp(rank, tmp_path / "saved", 4), 4, tmp_path):
+        assert agree(each, unsplit()[10:20])
+
+
+def validated(rank: int, counts: tuple[int, ...]) -> float:
+    learner, _ = sharded(train_of())
+    mine = islice(parts(own(rank, 2), 2), counts[rank])
+    return mean_loss(learner, mine, train_of(), CPU, world=2)["eval_loss"]
+
+
+def test_sharded_workers_validate_with_unequal_shares(tmp_path: Path) -> None:
+    found = workers(lambda rank: validated(rank, (3, 1)), 2, tmp_path)
+    batches = [*islice(parts(own(0, 2), 2), 3), *islice(parts(own(1, 2), 2), 1)]
+    assert found == pytest.approx([mean_loss(learner_of(), batches, train_of(), CPU)["eval_loss"]] * 2, abs=1e-5)
+
+
+def refused(rank: int) -> str:
+    with pytest.raises(DataError) as caught:
+        validated(rank, (2, 0))
+    return str(caught.value)
+
+
+def test_a_sharded_worker_without_a_row_to_validate_is_named(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        if rank == 1:
+            return refused(rank)
+        batches = parallel.in_step(islice(parts(own(0, 2), 2), 2), sharded(train_of())[0], CPU)
+        next(batches)
+        return ""
+
+    assert "fewer rows than there are workers" in workers(act, 2, tmp_path)[1]
+
+
+def local(rank: int, steps: int, train: Train, meetings: Meetings) -> tuple[list[float], list[torch.Tensor]]:
+    learner = learner_of()
+    optim = parallel.LocalSGD(optimizer(learner, train), meetings, 2)
+    found = losses(fit(learner, parts(own(rank, 2), 8, even=True), train, steps, optimizer=optim, world=2, alone=True))
+    return found, [p.detach() for p in learner.parameters()]
+
+
+def test_meeting_after_every_plain_step_is_synchronous_training(tmp_path: Path) -> None:
+    """SGD without momentum, outer steps of the whole mean way, and workers with equally many targets."""
+    train = train_of(optimizer="sgd", momentum=0.0, learning_rate=0.1, clip_norm=None)
+    meetings = Meetings(inner_steps=1, learning_rate=1.0, momentum=0.0)
+    found = workers(lambda rank: local(rank, STEPS, train, meetings), 2, tmp_path)
+    wanted = alone(STEPS, train, even=True)
+    assert wanted[-1] < wanted[0] - 0.1
+    for each, _ in found:
+        assert agree(each, wanted)
+
+
+def test_workers_are_alone_between_meetings_and_one_after(tmp_path: Path) -> None:
+    train, meetings = train_of(), Meetings(inner_steps=3, learning_rate=0.7, momentum=0.9)
+    (_, first), (_, second) = workers(lambda rank: local(rank, 5, train, meetings), 2, tmp_path)
+    assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    (_, first), (_, second) = workers(lambda rank: local(rank, 6, train, meetings), 2, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def outer(rank: int) -> list[float]:
+    """Worker 0 goes 1 down in each inner step, worker 1 goes 2."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    optim = parallel.LocalSGD(torch.optim.SGD([weight], 1.0), Meetings(inner_steps=1), 2)
+    seen = []
+    for _ in range(2):
+        weight.grad = torch.full((1,), rank + 1.0)
+        optim.step()
+        seen.append(float(weight))
+    other = torch.nn.Parameter(weight.detach().clone())
+    again = parallel.LocalSGD(torch.optim.SGD([other], 1.0), Meetings(inner_steps=1), 2)
+    again.load_state_dict(copy.deepcopy(optim.state_dict()))
+    for one, of in ((weight, optim), (other, again)):
+        one.grad = torch.full((1,), rank + 1.0)
+        of.step()
+        seen.append(float(one))
+    optim.meet()  # nothing was learned since
+    return [*seen, float(weight)]
+
+
+def test_the_outer_step_by_hand_and_after_a_resume(tmp_path: Path) -> None:
+    """Mean way 1.5; momentum 1.5, then 0.9 × 1.5 + 1.5 = 2.85; Nesterov steps of 0.7 × (1.5 + 0.9 × momentum)."""
+    first = 1 - 0.7 * (1.5 + 0.9 * 1.5)
+    second = first - 0.7 * (1.5 + 0.9 * 2.85)
+    third = second - 0.7 * (1.5 + 0.9 * (0.9 * 2.85 + 1.5))
+    for found in workers(outer, 2, tmp_path):
+        assert found == pytest.approx([first, second, third, third, third], abs=1e-5)
+
+
+def asked(rank: int) -> list[bool]:
+    weight = torch.nn.Parameter(torch.ones(1))
+    optim = parallel.LocalSGD(torch.optim.SGD([weight], 1.0), Meetings(inner_steps=2), 2)
+    optim.wish = lambda: rank == 1
+    seen = []
+    for _ in range(2):
+        weight.grad = torch.ones(1)
+        optim.step()
+        seen.append(optim.stopping)
+    return seen
+
+
+def test_the_wish_of_one_to_stop_is_heard_by_all_at_the_next_meeting(tmp_path: Path) -> None:
+    assert workers(asked, 2, tmp_path) == [[False, True]] * 2
