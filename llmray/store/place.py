@@ -7,17 +7,25 @@ clouds' own standard chains.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import fsspec
 
 from llmray.job.errors import StoreError
 
 GLOB = frozenset("*?[")
+OUTAGE_S = 60.0
+"""How long a storage that fails is tried again: twice the half minute that a network share or a bucket may be away."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+CLIENTS = frozenset({"adlfs", "aiohttp", "azure", "botocore", "gcsfs", "google"})
+"""Packages of storage clients, whose errors are not all `OSError`s."""
+
+T = TypeVar("T")
 
 
 def is_local(path: str) -> bool:
@@ -87,6 +95,28 @@ def replacing(path: str) -> Iterator[Path]:
         else:
             fs, inner = _filesystem(path)
             fs.put_file(str(written), inner)
+
+
+def patiently(act: Callable[[], T], doing: str, warn: Callable[[str], None]) -> T:
+    """Do what can be done anew, again and again while the storage fails: it may come back, or be given room.
+
+    Warns at the first failure; after `OUTAGE_S` raises `StoreError`.
+    """
+    began, pause_s = time.monotonic(), FIRST_PAUSE_S
+    while True:
+        try:
+            return act()
+        except Exception as error:
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLIENTS:
+                raise
+            if time.monotonic() + pause_s > began + OUTAGE_S:
+                raise StoreError(
+                    f"{doing} failed for {OUTAGE_S:.0f} s: {error}; make room or mend the storage, then go on"
+                ) from error
+            if pause_s == FIRST_PAUSE_S:
+                warn(f"{doing} failed: {error}; trying again for {OUTAGE_S:.0f} s")
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def upload(folder: str | Path, path: str) -> None:
