@@ -3,6 +3,8 @@
 It does not know what the task is, where batches come from or where checkpoints go.
 """
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -54,7 +56,7 @@ def fit(
         sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, targets, tokens, asked to stop
         sums[3] = float(should_stop())
         for part in range(train.accumulate):
-            batch = next(batches)
+            batch = meter.next_of(batches)
             sums[2] += tokens(batch)
             last = part == train.accumulate - 1
             with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
@@ -139,8 +141,15 @@ class Meter:
     """Sums of the steps since the last log row."""
 
     def __init__(self, device: torch.device, world: int) -> None:
+        self.device, self.world, self.waited = device, world, 0.0
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
         self.began = self.since = time.monotonic()
+
+    def next_of(self, batches: Iterator[Tensors]) -> Tensors:
+        began = time.monotonic()
+        batch = next(batches)
+        self.waited += time.monotonic() - began
+        return batch
 
     def add(self, sums: torch.Tensor) -> None:
         self.sums += sums
@@ -158,4 +167,21 @@ class Meter:
             "grad_norm": float(grad_norm),
             "tokens_per_s": read / max(spent, 1e-9),
             "elapsed_s": now - self.began,
+            **self._most(),
         }
+
+    def _most(self) -> Row:
+        """What the worker needed that needed most: time waiting for data since the last row, peak of memory."""
+        most = torch.tensor([self.waited, peak_memory(self.device)], dtype=torch.float64, device=self.device)
+        self.waited = 0.0
+        if self.world > 1:
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+        return {"data_wait_s": float(most[0]), "memory_bytes": int(most[1])}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that were held so far: by tensors on a GPU, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
