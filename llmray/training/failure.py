@@ -91,7 +91,7 @@ def render(output: str, failure: Failure) -> str:
     columns = list({key: None for row in failure.rows for key in row})
     sections = [
         page.paragraph(f"{output}, {failure.time}"),
-        page.code(failure.message),
+        *map(page.paragraph, failure.message.splitlines()),
         page.heading("Go on from the newest checkpoint"),
         page.code(failure.go_on),
     ]

@@ -41,8 +41,11 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes = figure.add_subplot((len(known) + 1) // 2, 2, number, xlabel="step", title=label)
         for name in names:
             points = [(row["step"], row[name]) for row in rows if name in row]
-            axes.plot([x for x, _ in points], [y for _, y in points], ".-", markersize=3, label=name)
+            if points:
+                axes.plot([x for x, _ in points], [y for _, y in points], ".-", markersize=3, label=name)
         if len(names) > 1:
             axes.legend()
+        else:
+            axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     return figure
