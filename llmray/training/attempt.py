@@ -91,6 +91,7 @@ class Attempt:
         keep, best = train.keep_checkpoints, train.keep_best
         self.saver = Saver(checkpoints, keep, keep_best=best, warn=warn) if checkpoints else None
         self.metrics: Row = {}
+        self.unlogged = torch.zeros(4, dtype=torch.float64, device=seat.device)
         self.validated_step = 0
         self.token_flops = flops.per_token(self.model, work.job.task)
         self.start_step = self._resume(checkpoints) if checkpoints else 0
@@ -111,6 +112,7 @@ class Attempt:
             device=seat.device,
             world=seat.world,
             start_step=self.start_step,
+            unlogged=self.unlogged,
             evaluate=(lambda: mean_loss(self.model, self.work.task, held_out, train, seat.device, seat.world))
             if held_out
             else None,
@@ -183,6 +185,7 @@ class Attempt:
         if len(extra["random"]) == self.seat.world:  # else each worker goes on from its seed
             set_random_state(extra["random"][self.seat.rank], self.seat.device)
         self.metrics = dict(extra["metrics"])
+        self.unlogged[:2] = extra["unlogged"][:2]  # of loss and targets; tokens and time are counted anew
         return step
 
     def _require_same_job(self, found: str) -> None:
@@ -193,7 +196,7 @@ class Attempt:
     def _checkpoint(self, step: int) -> None:
         states = gathered(random_state(self.seat.device), self.seat)
         if self.seat.rank == 0 and self.saver:
-            extra = {"random": states, "metrics": self.metrics, "order": self._order}
+            extra = {"random": states, "metrics": self.metrics, "order": self._order, "unlogged": self.unlogged}
             self.saver.save(self.model, self.optimizer, step, extra, self._about(step))
 
     def _about(self, step: int) -> dict[str, Any]:

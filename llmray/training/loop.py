@@ -37,6 +37,7 @@ def fit(
     device: torch.device | str = "cpu",
     world: int = 1,
     start_step: int = 0,
+    unlogged: torch.Tensor | None = None,
     evaluate: Callable[[], Row] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -44,11 +45,11 @@ def fit(
     """Take the steps from `start_step` to `total_steps`, yielding a row at each log and each validation.
 
     Each worker calls this with its own batches, `train.accumulate` a step; when one of them `should_stop`, all save
-    and end after the same step.
+    and end after the same step.  `unlogged` holds the sums of steps since the last row, to begin with and from then on.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
     weights = [p for p in model.parameters() if p.requires_grad]
-    meter = Meter(device, world)
+    meter = Meter(device, world, unlogged)
     model.train()
     for step in range(start_step, total_steps):
         for group in optimizer.param_groups:
@@ -140,9 +141,9 @@ def require_finite(value: torch.Tensor, step: int) -> None:
 class Meter:
     """Sums of the steps since the last log row."""
 
-    def __init__(self, device: torch.device, world: int) -> None:
+    def __init__(self, device: torch.device, world: int, sums: torch.Tensor | None = None) -> None:
         self.device, self.world, self.waited = device, world, 0.0
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device) if sums is None else sums
         self.began = self.since = time.monotonic()
 
     def next_of(self, batches: Iterator[Tensors]) -> Tensors:

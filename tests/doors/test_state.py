@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def job_of(output: Path, *overrides: str) -> Job:
-    """A few steps in this process, a checkpoint after every fourth."""
+    """A few steps in this process: a row after every third, a checkpoint after every fourth."""
     base = {
         "task": {"name": "causal_lm", "seq_len": 32},
         "model": {"from": "new:gpt2-tiny"},
@@ -42,7 +42,7 @@ def job_of(output: Path, *overrides: str) -> Job:
             "eval": "builtin:shapes?rows=20&split=eval",
             "tokenizer": {"vocab_size": 400, "sample_rows": 100},
         },
-        "train": {"steps": 12, "batch_size": 8, "log_every": 1, "eval_every": 4, "checkpoint_every": 4},
+        "train": {"steps": 12, "batch_size": 8, "log_every": 3, "eval_every": 4, "checkpoint_every": 4},
         "scale": {"workers": 1, "max_failures": 0},
         "output": str(output),
     }
@@ -148,7 +148,7 @@ def test_a_run_has_a_page_that_needs_nothing_else(whole: Path) -> None:
 
 def test_divergence_is_told_and_forgotten_once_a_run_ends_well(tmp_path: Path) -> None:
     with pytest.raises(DivergedError):
-        trained(tmp_path, "train.learning_rate=1e6", "train.clip_norm=null")
+        trained(tmp_path, "train.learning_rate=1e6", "train.clip_norm=null", "train.log_every=1")
     told = failure(tmp_path)
     assert told["kind"] == "diverged"
     assert "at step" in told["message"]
