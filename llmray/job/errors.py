@@ -29,6 +29,10 @@ class StoreError(LlmrayError):
     """A run folder, a registry or the storage beneath them is not as it should be."""
 
 
+class StorageError(StoreError):
+    """The storage gives no access or has no room now; that may change."""
+
+
 class ClusterError(LlmrayError):
     """A Ray cluster, job or port cannot be had."""
 

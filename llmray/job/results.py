@@ -30,8 +30,10 @@ class TrainResult(Result):
     """Folder of the final model, in Hugging Face layout."""
     steps: int
     """Optimiser steps of the whole run, resumed parts included."""
+    model_step: int
+    """Step after which the model's weights were as they are: the last, or that of the best checkpoint."""
     metrics: dict[str, float]
-    """Last value of each metric."""
+    """Last value of each metric; `eval_loss` is the model's."""
     seconds: float
 
 

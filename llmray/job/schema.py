@@ -4,6 +4,7 @@ It does not read files, and nothing heavy is imported here.  A field's docstring
 the command line's help, the JSON schema and `docs/jobs.md` all come from it.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -244,11 +245,31 @@ class Train(Section):
     """Steps between checkpoints; the end of the run always has one."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints that are kept."""
+    keep_best: bool = False
+    """Keep the checkpoint with the lowest `eval_loss` beside the newest. All of them must be validated:
+    `checkpoint_every` is a multiple of `eval_every`."""
+    final_model: Literal["last", "best"] = "last"
+    """Which weights become `model/`: those after the last step, or those that `keep_best` kept."""
+    loggers: tuple[Literal["tensorboard", "mlflow", "prometheus"], ...] = ()
+    """Where rows of `metrics.jsonl` go besides. `tensorboard`: event files in `tensorboard/`; `mlflow`:
+    `MLFLOW_TRACKING_URI`, else `mlflow.db` in the output (`pip install 'llmray[mlflow]'`); `prometheus`: gauges among
+    the metrics that Ray exports."""
 
     @model_validator(mode="after")
     def one_length(self) -> "Train":
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
+        return self
+
+    @model_validator(mode="after")
+    def best_is_known(self) -> "Train":
+        if self.final_model == "best" and not self.keep_best:
+            raise ValueError("final_model: best needs keep_best: true")
+        if self.keep_best and self.checkpoint_every and self.checkpoint_every % (self.eval_every or math.inf):
+            raise ValueError(
+                f"keep_best: checkpoint_every ({self.checkpoint_every}) must be a multiple of eval_every"
+                f" ({self.eval_every}), so that every checkpoint is validated"
+            )
         return self
 
     @model_validator(mode="after")
@@ -449,6 +470,12 @@ class Job(Section):
         if any(given) and not all(given):
             without = next(s.path for s, has in zip(self.data.train, given, strict=True) if not has)
             raise ValueError(f"data.train: {without} has no weight although others do; give every source one, or none")
+        return self
+
+    @model_validator(mode="after")
+    def best_needs_validation(self) -> "Job":
+        if self.train.keep_best and not self.data.eval:
+            raise ValueError("train.keep_best: compares eval_loss; give data.eval")
         return self
 
     @model_validator(mode="after")

@@ -147,11 +147,8 @@ def _fresh(auto: Any, config: Any) -> PreTrainedModel:
     return model
 
 
-class Loading:
-    """Translates what `transformers` raises on a folder or hub id that cannot be loaded; keeps it quiet meanwhile."""
-
-    def __init__(self, reference: str) -> None:
-        self.reference = reference
+class Quiet:
+    """`transformers` without its progress bars and warnings."""
 
     def __enter__(self) -> None:
         self.verbosity, self.bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
@@ -162,6 +159,16 @@ class Loading:
         transformers.logging.set_verbosity(self.verbosity)
         if self.bars:
             transformers.logging.enable_progress_bar()
+
+
+class Loading(Quiet):
+    """Translates what `transformers` raises on a folder or hub id that cannot be loaded; keeps it quiet meanwhile."""
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
         if isinstance(error, Exception) and not isinstance(error, (LlmrayError, MemoryError)):
             hint = "" if Path(self.reference).exists() else fit.near(self.reference)
             raise ModelError(f"{self.reference}: cannot be loaded: {_reason(error)}{hint}") from error
@@ -180,7 +187,8 @@ def _reason(error: Exception) -> str:
 def save(model: PreTrainedModel, task: Task, folder: str) -> None:
     """Write weights (safetensors), config, tokenizer, image processor and the task's options to `folder`.
 
-    A model that was there before is replaced whole; on local disks a reader sees the old one or the new one.
+    A model that was there before is replaced whole; on local disks a reader sees the old one or the new one.  Raises
+    `OSError` when the storage fails.
     """
     target = Path(folder.removeprefix("file://"))
     beside = target.parent if place.is_local(folder) else None
@@ -198,8 +206,11 @@ def save(model: PreTrainedModel, task: Task, folder: str) -> None:
 
 
 def _write(model: PreTrainedModel, task: Task, folder: Path) -> None:
-    with Loading(str(folder)):
-        model.save_pretrained(folder)
+    with Quiet():
+        try:
+            model.save_pretrained(folder)
+        except SafetensorError as error:
+            raise OSError(f"{folder}: {error}") from error
         task.processor.tokenizer.save_pretrained(folder)
         if task.processor.image_processor is not None:
             task.processor.image_processor.save_pretrained(folder)

@@ -4,8 +4,8 @@ It does not know what a run does.  `job.yaml` is written first and says whose fo
 last and is the commit.
 """
 
-import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +19,11 @@ from llmray.store import place
 
 JOB, RESULT, CHECKPOINTS = "job.yaml", "result.json", "checkpoints"
 SECTIONS = ("task", "model", "data", "train", "scale")
-NOT_IDENTITY = ("scale.address", "scale.max_failures", "train.log_every", "train.keep_checkpoints")
+NOT_IDENTITY = (
+    *("scale.address", "scale.max_failures"),
+    *("train.log_every", "train.loggers", "train.keep_checkpoints", "train.keep_best"),
+)
 """Keys that change how a run is watched or looked after, not what comes out of it."""
-
-
-def fingerprint(job: Job, sections: Sequence[str] = SECTIONS) -> str:
-    """Hash of what decides a run's outcome: `sections` without where the run is kept and watched."""
-    return hashlib.sha256(json.dumps(_identity(job, sections), sort_keys=True).encode()).hexdigest()
 
 
 def settled(output: str) -> str:
@@ -42,14 +40,13 @@ def claim(output: str, job: Job, sections: Sequence[str] = SECTIONS) -> Literal[
     if not place.exists(path):
         return "new"
     worth = place.exists(place.join(output, RESULT)) or bool(place.listdir(place.join(output, CHECKPOINTS)))
-    try:
-        differing = _differences(_identity(_loaded(path), sections), _identity(job, sections))
-    except JobError as error:
-        raise StoreError(f"{path}: not a job file of this version of llmray; choose another output\n{error}") from None
+    with tempfile.TemporaryDirectory() as scratch:  # a copy: the file may be in an object store
+        copy = Path(scratch, JOB)
+        copy.write_text(place.read_text(path), encoding="utf-8")
+        differing = differences(copy, job, sections, path)
     if differing and worth:
-        lines = "\n".join(f"  {key}: {old!r} there, {new!r} in this job" for key, old, new in differing)
         raise StoreError(
-            f"{output} holds the run of another job:\n{lines}\n"
+            f"{output} holds the run of another job:\n{differing}\n"
             "Set these back, choose another folder with `output=…`, or remove the old one"
         )
     if differing:
@@ -58,7 +55,7 @@ def claim(output: str, job: Job, sections: Sequence[str] = SECTIONS) -> Literal[
 
 
 def begin(output: str, job: Job) -> None:
-    """Say whose folder this is from now on."""
+    """Say whose folder it is from now on."""
     place.write_text(place.join(output, JOB), dump(job))
 
 
@@ -73,11 +70,23 @@ def result_of(output: str) -> dict[str, Any]:
     return fields
 
 
-def _loaded(path: str) -> Job:
-    with tempfile.TemporaryDirectory() as folder:  # a copy: the file may be in an object store
-        copy = Path(folder, JOB)
-        copy.write_text(place.read_text(path), encoding="utf-8")
-        return load(copy)
+def command(output: str) -> str:
+    """What to type, in the folder where a run was begun, to go on with it."""
+    path = place.join(output, JOB)
+    return f"llmray train {shlex.quote(path) if place.is_local(path) else f'JOB.yaml  (a copy of {path})'}"
+
+
+def differences(old: Path | Mapping[str, Any], job: Job, sections: Sequence[str], where: str) -> str:
+    """Keys of `sections` that decide what comes out and are not as in an older job, one a line.
+
+    Raises `StoreError` when what is there is no job.
+    """
+    try:
+        there, here = _identity(load(old), sections), _identity(job, sections)
+    except JobError as error:
+        raise StoreError(f"{where}: not a job of this version of llmray; choose another output\n{error}") from None
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return "\n".join(f"  {key}: {there.get(key)!r} there, {here.get(key)!r} in this job" for key in keys)
 
 
 def _identity(job: Job, sections: Sequence[str]) -> dict[str, Any]:
@@ -95,8 +104,3 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}.{position}")
     else:
         yield prefix, tree
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    keys = [*old, *(key for key in new if key not in old)]
-    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
@@ -15,17 +16,30 @@ from rich.progress import Progress as Bars
 
 from llmray.store import place
 
+METRICS = "metrics.jsonl"
 PLAIN_EVERY_S = 5.0
 
 
 def append(path: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Add rows to a journal; an object store, which cannot append, gets the whole journal again."""
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    if place.is_local(path):
-        with place.open_file(path, "a") as file:
-            file.write(text)
-    else:
-        place.write_text(path, (place.read_text(path) if place.exists(path) else "") + text)
+    if not place.is_local(path):
+        rewrite(path, [*read(path), *rows])
+        return
+    local, data = Path(path.removeprefix("file://")), _text(rows).encode()
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with local.open("ab", buffering=0) as file:
+        whole = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:  # a full disk: what is half written would spoil the next line
+            file.truncate(whole)
+            raise
+
+
+def rewrite(path: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Replace a journal; after a crash there is the old one or the new one."""
+    place.write_text(path, _text(rows))
 
 
 def read(path: str) -> list[dict[str, object]]:
@@ -34,6 +48,10 @@ def read(path: str) -> list[dict[str, object]]:
         return []
     lines = place.read_text(path).splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _text(rows: Sequence[Mapping[str, object]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def spoken(metrics: Mapping[str, object]) -> str:

@@ -9,22 +9,28 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import fsspec
 
-from llmray.job.errors import StoreError
+from llmray.job.errors import StorageError, StoreError
 
 GLOB = frozenset("*?[")
-CLOUDS = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google"})
+OUTAGE_S = 60.0
+"""How long a storage that fails is tried again: twice the half minute that a network share or a bucket may be away."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+CLOUDS = frozenset({"adlfs", "aiohttp", "azure", "botocore", "gcsfs", "google"})
 """Packages below fsspec's drivers, which let their errors through."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,22 +44,22 @@ class Span:
 
 @contextmanager
 def _in_words(path: str, writes: bool = False) -> Iterator[None]:
-    """A cloud's errors, and a disk's that is written to, as `StoreError`; what a file lacks is its reader's to say."""
+    """A cloud's errors, and a written disk's, as `StorageError`; what a file that is read lacks its reader says."""
     try:
         yield
     except Exception as error:
         if type(error).__module__.partition(".")[0] in CLOUDS:
-            raise StoreError(
+            raise StorageError(
                 f"{path}: the storage gives no access ({error}); check the address, and the credentials, which come"
                 " from the cloud's own chain (environment, profile, role)"
             ) from error
         if writes and isinstance(error, OSError) and error.errno in FULL:
-            raise StoreError(
+            raise StorageError(
                 f"{path}: no room is left ({error.strerror}); free some, or choose another `output`; what was written"
                 " before is kept"
             ) from error
         if writes and (isinstance(error, PermissionError) or getattr(error, "errno", None) in REFUSED):
-            raise StoreError(
+            raise StorageError(
                 f"{path}: cannot be written ({error}); check its rights, or choose another place"
             ) from error
         raise
@@ -154,6 +160,26 @@ def replacing(path: str) -> Iterator[Path]:
             else:
                 fs, inner = _filesystem(path)
                 fs.put_file(str(written), inner)
+
+
+def patiently(act: Callable[[], T], doing: str, warn: Callable[[str], None]) -> T:
+    """Do what can be done anew, again and again while the storage fails: it may come back, or be given room.
+
+    Warns at the first failure; after `OUTAGE_S` raises `StoreError`.
+    """
+    began, pause_s = time.monotonic(), FIRST_PAUSE_S
+    while True:
+        try:
+            return act()
+        except (OSError, StorageError) as error:
+            if time.monotonic() + pause_s > began + OUTAGE_S:
+                raise StoreError(
+                    f"{doing} failed for {OUTAGE_S:.0f} s: {error}; make room or mend the storage, then go on"
+                ) from error
+            if pause_s == FIRST_PAUSE_S:
+                warn(f"{doing} failed: {error}; trying again for {OUTAGE_S:.0f} s")
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def upload(folder: str | Path, path: str) -> None:

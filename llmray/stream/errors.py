@@ -7,7 +7,7 @@ import ray
 
 from llmray.job.errors import LlmrayError
 
-LINKS = ("controller_failure", "_base_exc", "cause", "__cause__", "__context__")
+LINKS = ("controller_failure", "health_check_failure", "_base_exc", "cause", "__cause__", "__context__")
 """Where Ray Train, Ray Core and Python keep what an error wraps."""
 
 ADVICE = "\nFailed to apply UDF transform after "

@@ -3,7 +3,10 @@
 It does not know who started it: a Ray Train worker, a trial of a sweep, or the program itself.
 """
 
+import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,15 +14,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from llmray.job.errors import StoreError
+from llmray.corpus.source import is_store
+from llmray.job.errors import LlmrayError, StoreError
 from llmray.job.schema import Job, LocalSGD, Train
 from llmray.model.load import build, longest, save
-from llmray.store import place
+from llmray.store import folder, place
 from llmray.stream.batches import batches
 from llmray.stream.feed import Feed, Portion
 from llmray.tasks.base import Task, Tensors
-from llmray.training import parallel
-from llmray.training.checkpoint import Saver, load_state, newest_good
+from llmray.training import flops, parallel
+from llmray.training.checkpoint import WARN, Saver, best_good, load_state, load_weights, manifest_of, newest_good
 from llmray.training.loop import Row, fit, mean_loss, out_of_patience, with_patience
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
@@ -31,6 +35,8 @@ EAGER_TOKENS = 512
 1.5 times at 64 to 128 tokens in bf16, 1.1 times at 512, half as fast at 1024."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that torch gives them on Intel, AMD and ARM."""
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+"""How torch says it, of a GPU and of a CPU."""
 HELD_OUT_BYTES = 256 << 20
 """Validation batches that a worker keeps in memory; more are streamed anew for every validation."""
 
@@ -44,6 +50,8 @@ class Work:
     total_steps: int
     portions: tuple[Portion, ...] = ()
     """Prepared stores to learn from, which each worker reads by itself; none: the workers are streamed to."""
+    given: Job | None = None
+    """The job as it was given, to which checkpoints belong."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,26 @@ class Seat:
     device: torch.device = CPU
 
 
+class MemoryExhaustedError(LlmrayError):
+    """A worker ran out of memory; starting it again would only end in the same way."""
+
+
 class Attempt:
     """Everything between a worker's start and its end; `rows()` does the learning."""
 
-    def __init__(self, work: Work, seat: Seat, shards: Mapping[str, Any], checkpoints: str | None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        seat: Seat,
+        shards: Mapping[str, Any],
+        checkpoints: str | None,
+        warn: Callable[[str], None] = WARN,
+    ) -> None:
         """Build the model, and take up the newest whole checkpoint under `checkpoints` (None: keep none)."""
         assert work.job.model is not None
         train = with_precision(work.job.train, seat)
         self.work, self.seat, self.train, self.shards = work, seat, train, shards
+        self.checkpoints, self.warn = checkpoints, warn
         torch.manual_seed(train.seed)
         self.model = build(work.job.model, work.task).to(seat.device)
         if seat.device == CPU and longest(work.task) <= EAGER_TOKENS:
@@ -70,8 +90,12 @@ class Attempt:
         self.learner = parallel.Learner(self.model, work.task)
         self.optimizer = self._prepared()
         torch.manual_seed((train.seed + 1) * 10_007 + seat.rank)
-        self.saver = Saver(checkpoints, train.keep_checkpoints) if checkpoints else None
+        keep, best = train.keep_checkpoints, train.keep_best
+        self.saver = Saver(checkpoints, keep, keep_best=best, warn=warn) if checkpoints else None
         self.metrics: Row = {}
+        self.unlogged = torch.zeros(4, dtype=torch.float64, device=seat.device)
+        self.validated_step = 0
+        self.token_flops = flops.per_token(self.model, work.job.task)
         self.start_step = self._resume(checkpoints) if checkpoints else 0
 
     def rows(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Row]:
@@ -91,10 +115,15 @@ class Attempt:
             world=seat.world,
             alone=outer is not None,
             start_step=self.start_step,
+            unlogged=self.unlogged,
             evaluate=(lambda: self._validate(held_out)) if held_out else None,
             on_checkpoint=self._checkpoint if self.saver else None,
             should_stop=should_stop,
         ):
+            if "eval_loss" in row:
+                self.validated_step = int(row["step"])
+            elif self.token_flops and (peak := flops.peak(seat.device, train.precision)):
+                row["flops_utilisation"] = self.token_flops * row["tokens_per_s"] / (peak * seat.world)
             self.metrics |= row
             yield row
         if self.saver:
@@ -107,14 +136,19 @@ class Attempt:
         """Whether there is nothing left to learn."""
         return over(self.work, self.metrics)
 
-    def save_model(self, folder: str) -> None:
-        """Write the model in Hugging Face layout."""
-        model = self.model
+    def save_model(self, output: str) -> int:
+        """Write the model in Hugging Face layout; gives the step that its weights are from."""
+        step, model = int(self.metrics["step"]), self.model
         if self.sharded:
             assert self.work.job.model is not None
             model = build(self.work.job.model, self.work.task)
             model.load_state_dict(self.whole)
-        save(self.additions.merge_and_unload() if self.train.lora else model, self.work.task, folder)
+        if self.train.final_model == "best" and self.checkpoints and (best := best_good(self.checkpoints, self.warn)):
+            step = load_weights(best, model)
+            self.metrics["eval_loss"] = manifest_of(best)["eval_loss"]
+        whole = self.additions.merge_and_unload() if self.train.lora else model
+        place.patiently(lambda: save(whole, self.work.task, output), f"saving {output}", self.warn)
+        return step
 
     def _batches(self, share: int) -> Iterator[Tensors]:
         """`share` rows at a time, from where the run stands."""
@@ -178,11 +212,12 @@ class Attempt:
         return with_patience(row, self.metrics) if self.train.patience else row
 
     def _resume(self, root: str) -> int:
-        found = agreed(newest_good(root) if self.seat.rank == 0 else None, self.seat)
+        found = agreed(newest_good(root, self.warn) if self.seat.rank == 0 else None, self.seat)
         if found is None:
             return 0
         if not place.exists(found):
             raise StoreError(f"{found}: cannot be seen from every worker's machine; use an object store as output")
+        self._require_same_job(found)
         step, extra = load_state(found, self.model, self.optimizer)
         if self.work.portions and extra.get("order") != self._order:
             raise StoreError(
@@ -192,17 +227,33 @@ class Attempt:
         if len(extra["random"]) == self.seat.world:  # else each worker goes on from its seed
             set_random_state(extra["random"][self.seat.rank], self.seat.device)
         self.metrics = dict(extra["metrics"])
+        if not self.outer:  # whose workers have sums of their own
+            self.unlogged[:2] = extra["unlogged"][:2]  # of loss and targets; tokens and time are counted anew
         return step
+
+    def _require_same_job(self, found: str) -> None:
+        old, given = manifest_of(found).get("job"), self.work.given
+        if old and given and (differing := folder.differences(old, given, identity(given), found)):
+            raise StoreError(f"{found}: was saved by another job:\n{differing}\nSet these back, or remove it")
 
     def _checkpoint(self, step: int) -> None:
         if self.outer:
             self.outer.meet()
         states = gathered(random_state(self.seat.device), self.seat)
         if self.seat.rank == 0 and self.saver:
-            extra = {"random": states, "metrics": self.metrics, "order": self._order}
-            self.saver.save(self.model, self.optimizer, step, extra)
+            extra = {"random": states, "metrics": self.metrics, "order": self._order, "unlogged": self.unlogged}
+            self.saver.save(self.model, self.optimizer, step, extra, self._about(step))
         elif self.sharded:  # the first worker's state dicts hold every worker's share
             self.model.state_dict(), self.optimizer.state_dict()
+
+    def _about(self, step: int) -> dict[str, Any]:
+        """What a checkpoint's manifest tells: where in the data it is, who saved it, what it is worth."""
+        about: dict[str, Any] = {"rows": step * self.train.batch_size, "workers": self.seat.world}
+        if self.validated_step == step:
+            about["eval_loss"] = self.metrics["eval_loss"]
+        if given := self.work.given:
+            about["job"] = given.model_dump(mode="json", by_alias=True, include=set(folder.SECTIONS))
+        return about
 
 
 def over(work: Work, metrics: Row) -> bool:
@@ -228,6 +279,28 @@ class HeldOut:
             seen.append(batch) if size <= HELD_OUT_BYTES else seen.clear()
             yield batch
         self.kept = seen if size <= HELD_OUT_BYTES else None
+
+
+def identity(job: Job) -> tuple[str, ...]:
+    """Sections that decide what comes out; stored rows come in the same order to any number of workers, and the same
+    is learned from them unless each trains alone."""
+    any_scale = all(map(is_store, job.data.train)) and job.scale.parallel != "local_sgd"
+    return tuple(section for section in folder.SECTIONS if section != "scale" or not any_scale)
+
+
+@contextmanager
+def within_memory(seat: Seat) -> Iterator[None]:
+    """Says which worker ran out of memory, and what helps."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        said = str(error).partition("\n")[0]
+        raise MemoryExhaustedError(
+            f"worker {seat.rank} of {seat.world} ({seat.device} of {socket.gethostname()}) ran out of memory: {said}\n"
+            "Raise train.accumulate, or lower train.batch_size, the task's length or the model's size"
+        ) from error
 
 
 def with_precision(train: Train, seat: Seat) -> Train:

@@ -4,6 +4,8 @@ It does not know what the task is, where batches come from or where checkpoints 
 """
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -40,6 +42,7 @@ def fit(
     world: int = 1,
     alone: bool = False,
     start_step: int = 0,
+    unlogged: torch.Tensor | None = None,
     evaluate: Callable[[], Row] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -48,13 +51,14 @@ def fit(
 
     `learner` gives a batch's summed loss and number of targets (see `Learner`).  Each worker calls this with its own
     batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step.  Workers
-    that step `alone` add up nothing but their log rows; to ask them all at once is up to `should_stop`.
+    that step `alone` add up nothing but their log rows; to ask them all at once is up to `should_stop`.  `unlogged`
+    holds the sums of steps since the last row, to begin with and from then on.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
     weights = [p for p in learner.parameters() if p.requires_grad]
     scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=train.precision == "fp16")
     together = 1 if alone else world
-    meter = Meter(device, world if alone else 1)
+    meter = Meter(device, world, alone, unlogged)
     learner.train()
     for step in range(start_step, total_steps):
         for group in optimizer.param_groups:
@@ -62,7 +66,7 @@ def fit(
         sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, targets, tokens, asked to stop
         sums[3] = float(should_stop())
         for part in range(train.accumulate):
-            batch = next(batches)
+            batch = meter.next_of(batches)
             sums[2] += tokens(batch)
             last = part == train.accumulate - 1
             with nullcontext() if last else quiet(learner):
@@ -165,19 +169,25 @@ def require_finite(value: torch.Tensor, step: int) -> None:
 
 
 class Meter:
-    """Sums of the steps since the last log row, added up over `world` workers only then."""
+    """Sums of the steps since the last log row; those of workers that step `alone` are added up only then."""
 
-    def __init__(self, device: torch.device, world: int) -> None:
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
-        self.world = world
+    def __init__(self, device: torch.device, world: int, alone: bool, sums: torch.Tensor | None = None) -> None:
+        self.device, self.world, self.alone, self.waited = device, world, alone, 0.0
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device) if sums is None else sums
         self.began = self.since = time.monotonic()
+
+    def next_of(self, batches: Iterator[Tensors]) -> Tensors:
+        began = time.monotonic()
+        batch = next(batches)
+        self.waited += time.monotonic() - began
+        return batch
 
     def add(self, sums: torch.Tensor) -> None:
         self.sums += sums
 
     def row(self, step: int, learning_rate: float, grad_norm: torch.Tensor) -> Row:
         require_finite(grad_norm, step)
-        if self.world > 1:
+        if self.alone and self.world > 1:
             dist.all_reduce(self.sums)
         loss, targets, read, _ = self.sums.tolist()
         now = time.monotonic()
@@ -190,4 +200,21 @@ class Meter:
             "grad_norm": float(grad_norm),
             "tokens_per_s": read / max(spent, 1e-9),
             "elapsed_s": now - self.began,
+            **self._most(),
         }
+
+    def _most(self) -> Row:
+        """What the worker needed that needed most: time waiting for data since the last row, peak of memory."""
+        most = torch.tensor([self.waited, peak_memory(self.device)], dtype=torch.float64, device=self.device)
+        self.waited = 0.0
+        if self.world > 1:
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+        return {"data_wait_s": float(most[0]), "memory_bytes": int(most[1])}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that were held so far: by tensors on a GPU, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

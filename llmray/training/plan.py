@@ -38,9 +38,9 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     task = settled_task(job, make(job.task, processor(model), seed=job.train.seed, **loss))
     require_fit(model, task)
     require_one_batch(job, task)
-    job = job.model_copy(update={"model": model, "task": task.options})
+    given, job = job, job.model_copy(update={"model": model, "task": task.options})
     portions, datasets = portions_of(job.data.train, task), encoded_sources(job, task)
-    return Work(job, task, total_steps(job, portions, counted(datasets)), portions), datasets
+    return Work(job, task, total_steps(job, portions, counted(datasets)), portions, given), datasets
 
 
 def encoded_sources(job: Job, task: Task) -> dict[str, Any]:

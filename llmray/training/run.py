@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 import ray.train
@@ -18,18 +18,21 @@ from ray.data import ExecutionOptions, ExecutionResources
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
-from llmray.corpus.source import is_store
 from llmray.job.errors import InterruptedWorkError, LlmrayError
 from llmray.job.results import TrainResult
 from llmray.job.schema import Job, Scale
 from llmray.store import folder, journal, place
 from llmray.store.journal import Progress
 from llmray.stream.errors import cause_of, chain
-from llmray.training.attempt import Attempt, Seat, Work, over
+from llmray.training import failure
+from llmray.training.attempt import Attempt, Seat, Work, identity, within_memory
 from llmray.training.plan import plan
 from llmray.training.stopping import flag, interrupts
+from llmray.training.telling import Watch
 from llmray.training.watch import EndOnOurErrors, Journal
 
+Outcome: TypeAlias = tuple[dict[str, float], int | None]
+"""The last value of each metric, and the step whose weights the model has (None: there is none yet)."""
 POLL_S = 0.25
 
 TRAIN_SETTINGS = {
@@ -47,84 +50,51 @@ def train(job: Job, progress: Progress) -> TrainResult:
     if state == "done":
         progress.note(f"✓ {label}  is done already: {job.output}")
         return TrainResult(**folder.result_of(job.output))
-    progress.note(f"{label}: preparing")
-    work, datasets = plan(job, resumed=state == "resume")
-    folder.begin(job.output, job)
-    watch = Watch(job.output, label, work.total_steps, progress)
-    if job.scale.in_process:
-        metrics = _here(work, datasets, watch)
-    else:
-        metrics = on_workers(work, datasets, watch.take, keep=True)
-    if not over(work, metrics):
-        raise InterruptedWorkError(
-            f"stopped after step {metrics.get('step', 0):.0f}; the same command goes on from there"
+    with Watch(job, label, progress) as watch:
+        work, datasets = plan(job, resumed=state == "resume")
+        folder.begin(job.output, job)
+        watch.total = work.total_steps
+        if job.scale.in_process:
+            metrics, model_step = _here(work, datasets, watch)
+        else:
+            metrics, model_step = on_workers(work, datasets, watch.take, keep=True)
+        if model_step is None:
+            raise InterruptedWorkError(
+                f"stopped after step {metrics.get('step', 0):.0f}; the same command goes on from there, and so does\n"
+                f"  {folder.command(job.output)}"
+            )
+        result = TrainResult(
+            run=job.output,
+            model=place.join(job.output, "model"),
+            steps=int(metrics["step"]),
+            model_step=model_step,
+            metrics=metrics,
+            seconds=time.monotonic() - began,
         )
-    result = TrainResult(
-        run=job.output,
-        model=place.join(job.output, "model"),
-        steps=int(metrics["step"]),
-        metrics=metrics,
-        seconds=time.monotonic() - began,
-    )
-    folder.mark_done(job.output, result)
-    progress.done(label, journal.spoken({k: metrics[k] for k in ("loss", "eval_loss") if k in metrics}))
+        failure.clear(job.output)
+        folder.mark_done(job.output, result)
+    best = f"  the model is that of step {model_step}" if model_step < result.steps else ""
+    progress.done(label, journal.spoken({k: metrics[k] for k in ("loss", "eval_loss") if k in metrics}) + best)
     return result
 
 
-def identity(job: Job) -> tuple[str, ...]:
-    """Sections that decide what comes out; stored rows come in the same order to any number of workers, and the same
-    is learned from them unless each trains alone."""
-    any_scale = all(map(is_store, job.data.train)) and job.scale.parallel != "local_sgd"
-    return tuple(s for s in folder.SECTIONS if s != "scale" or not any_scale)
-
-
-class Watch:
-    """Takes the rows that a run tells: appends them to `metrics.jsonl`, shows them."""
-
-    def __init__(self, output: str, label: str, total_steps: int, progress: Progress) -> None:
-        self.path = place.join(output, "metrics.jsonl")
-        self.label, self.total, self.progress = label, total_steps, progress
-        self.started = False
-
-    def take(self, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            if "began_at" in row:
-                self._begin(row["began_at"])
-                continue
-            journal.append(self.path, [row])
-            shown = {name: row[name] for name in ("loss", "eval_loss", "tokens_per_s") if name in row}
-            self.progress.update(self.label, row["step"], **shown)
-
-    def _begin(self, step: int) -> None:
-        """A run that resumes tells again what came after its checkpoint."""
-        known = journal.read(self.path)
-        kept = [row for row in known if float(str(row["step"])) <= step]
-        if len(kept) < len(known):
-            place.remove(self.path)
-            journal.append(self.path, kept)
-        if not self.started:
-            self.progress.start(self.label, self.total)
-            self.started = True
-        if step:
-            self.progress.note(f"{self.label}: resumed at step {step}")
-
-
-def _here(work: Work, datasets: Mapping[str, Any], watch: Watch) -> dict[str, float]:
+def _here(work: Work, datasets: Mapping[str, Any], watch: Watch) -> Outcome:
     for ds in datasets.values():  # readers beyond these would only take the cores that learn
         ds.context.execution_options.resource_limits = ExecutionResources(cpu=max(1, (os.cpu_count() or 1) // 2))
     shards = {name: _ordered(ds).iterator() for name, ds in datasets.items()}
-    attempt = Attempt(work, Seat(), shards, _checkpoints(work))
-    watch.take([{"began_at": attempt.start_step}])
-    with interrupts() as asked:
-        for row in attempt.rows(asked.is_set):
-            watch.take([row])
+    with within_memory(Seat()):
+        attempt = Attempt(work, Seat(), shards, _checkpoints(work), watch.warn)
+        watch.take([{"began_at": attempt.start_step}])
+        with interrupts() as asked:
+            for row in attempt.rows(asked.is_set):
+                watch.take([row])
     return _finish(work, attempt)
 
 
-def _finish(work: Work, attempt: Attempt) -> dict[str, float]:
-    if attempt.over and attempt.seat.rank == 0:
-        attempt.save_model(place.join(work.job.output, "model"))
-    return attempt.metrics
+def _finish(work: Work, attempt: Attempt) -> Outcome:
+    done = attempt.over and attempt.seat.rank == 0
+    step = attempt.save_model(place.join(work.job.output, "model")) if done else None
+    return attempt.metrics, step
 
 
 def _checkpoints(work: Work) -> str:
@@ -138,7 +108,7 @@ def _ordered(ds: Any) -> Any:
 
 def on_workers(
     work: Work, datasets: Mapping[str, Any], take: Callable[[list[dict[str, Any]]], None], *, keep: bool = False
-) -> dict[str, float]:
+) -> Outcome:
     """Run on Ray Train workers while this thread takes what they tell and listens for Ctrl-C.
 
     `keep`: save checkpoints and the model under the job's output.
@@ -187,39 +157,48 @@ def shares(held_out: Any, workers: int) -> list[Any]:
     return made.split_at_indices([rows * i // workers for i in range(1, workers)]) if workers > 1 else [made]
 
 
-def _result(future: Future[Any], scale: Scale) -> dict[str, float]:
+def _result(future: Future[Any], scale: Scale) -> Outcome:
     try:
-        return dict(future.result().return_value)
+        metrics, step = future.result().return_value
+        return metrics, step
     except ray.train.TrainingFailedError as error:
         if cause := cause_of(error):
             raise cause from None
+        if isinstance(error, ray.train.WorkerGroupError):
+            raise failure.of_workers(error.worker_failures, scale.max_failures) from error
         root = chain(error)[-1]
         raise LlmrayError(
-            f"training failed after {scale.max_failures} restarts: {type(root).__name__}: {root}\n"
-            "The newest checkpoint is kept; the same command goes on from there"
+            f"training failed after {scale.max_failures} restarts: {type(root).__name__}: {root}"
         ) from error
 
 
-def _worker(config: dict[str, Any]) -> dict[str, float]:
+def _worker(config: dict[str, Any]) -> Outcome:
     """What one Ray Train worker does."""
-    context, told = ray.train.get_context(), config["journal"]
+    context = ray.train.get_context()
     seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
+    with within_memory(seat):
+        return _seated(seat, config)
+
+
+def _seated(seat: Seat, config: dict[str, Any]) -> Outcome:
+    told = config["journal"]
     work, held_out = ray.get(config["told"])
     shards: dict[str, Any] = {} if work.portions else {"train": ray.train.get_dataset_shard("train")}
     if held_out:
         shards["eval"] = held_out[seat.rank].iterator()
     torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))
-    attempt = Attempt(work, seat, shards, _checkpoints(work) if config["keep"] else None)
+    kept = _checkpoints(work) if config["keep"] else None
+    attempt = Attempt(work, seat, shards, kept, lambda text: told.tell.remote({"warning": text}))
     if seat.rank:
         for _ in attempt.rows():
             pass
-        return attempt.metrics
+        return attempt.metrics, None
     ray.get(told.tell.remote({"began_at": attempt.start_step}))
     with flag(lambda: ray.get(told.stopping.remote())) as asked:
         for row in attempt.rows(asked.is_set):
             told.tell.remote(row)
     ray.get(told.stopping.remote())  # calls arrive in order: all rows are told
-    return _finish(work, attempt) if config["keep"] else attempt.metrics
+    return _finish(work, attempt) if config["keep"] else (attempt.metrics, None)
 
 
 def resources(scale: Scale) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """Whatever is interrupted, and however often, ends with 130, leaves no process behind, and goes on when asked again."""
 
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ SEARCH = [
     "tune={space: {train.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3]}, trials: 4, grace_steps: 4000}",
 ]
 ONCE, TWICE, TERMINATED = [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]
+
+
+def losses(output: Path) -> list[tuple[int, float]]:
+    """Step and loss, as exactly as they were written."""
+    if not (output / "metrics.jsonl").exists():
+        return []
+    lines = (output / "metrics.jsonl").read_text().splitlines(keepends=True)
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [(row["step"], row["loss"]) for row in found]
 
 
 class Run:
@@ -42,11 +53,25 @@ class Run:
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.05)
 
+    def wait_for_step(self, output: Path, step: int, within_s: float = 120) -> None:
+        deadline = time.monotonic() + within_s
+        while len(losses(output)) < step:
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.002)
+
     def interrupt(self, signals: list[signal.Signals]) -> int:
         for number in signals:
             self.process.send_signal(number)
             time.sleep(0.3)
         return self.process.wait(60)
+
+    def kill(self) -> None:
+        """What a power cut does: SIGKILL for the program and every process of Ray that it started."""
+        for line in self._processes().splitlines():
+            with suppress(ProcessLookupError):
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+        self.process.wait(60)
 
     def left_over(self, within_s: float = 10) -> str:
         """Processes that are still there after a moment: Ray's end when they notice that their node has."""
@@ -74,14 +99,15 @@ def running(said: Path, *words: str) -> Iterator[Run]:
 def test_two_workers_are_interrupted_and_the_run_goes_on(signals: list[signal.Signals], tmp_path: Path) -> None:
     output = tmp_path / "run"
     with running(tmp_path / "said", "train", *LONG, f"output={output}") as run:
-        run.wait_for("step 1")
+        run.wait_for_step(output, 3)
         assert run.interrupt(signals) == 130, run.text()
         assert "Traceback" not in run.text()
+        assert f"llmray train {output}/job.yaml" in run.text()
         assert run.left_over() == ""
     assert not (output / "result.json").exists()
-    with running(tmp_path / "again", "train", *LONG, f"output={output}") as run:
+    with running(tmp_path / "again", "train", str(output / "job.yaml")) as run:
         assert run.process.wait(200) == 0, run.text()
-    steps = [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+    steps = [row[0] for row in losses(output)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 120
 
@@ -107,3 +133,24 @@ def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[si
         assert run.interrupt(signals) == 130, run.text()
         assert "Traceback" not in run.text()
         assert run.left_over() == ""
+
+
+@pytest.mark.slow
+def test_kills_at_any_step_change_nothing_that_comes_out(tmp_path: Path) -> None:
+    """Four runs are killed, each at another step, and run again: losses and weights are those of one left alone."""
+    job = [*JOB, "train={steps: 60, batch_size: 8, log_every: 1, checkpoint_every: 5}"]
+    job += ["scale={workers: 1, max_failures: 0}"]
+    with running(tmp_path / "said", "train", *job, f"output={tmp_path / 'whole'}") as run:
+        assert run.process.wait(200) == 0, run.text()
+    weights = (tmp_path / "whole" / "model" / "model.safetensors").read_bytes()
+    assert len(losses(tmp_path / "whole")) == 60
+    for seed in range(4):
+        output, step = tmp_path / str(seed), random.Random(seed).randrange(1, 60)
+        with running(tmp_path / "killed", "train", *job, f"output={output}") as run:
+            run.wait_for_step(output, step)
+            run.kill()
+        assert not (output / "result.json").exists()
+        with running(tmp_path / "again", "train", *job, f"output={output}") as run:
+            assert run.process.wait(200) == 0, run.text()
+        assert losses(output) == losses(tmp_path / "whole")
+        assert (output / "model" / "model.safetensors").read_bytes() == weights

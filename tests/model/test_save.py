@@ -1,6 +1,7 @@
 """What is saved is plain Hugging Face: `transformers` alone reads it back to the same numbers."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,19 @@ def test_an_object_store_holds_it_too(fresh: Any) -> None:
     fs = fsspec.filesystem("memory")
     assert json.loads(fs.cat("/models/qa/model/llmray.json"))["task"]["name"] == "qa"
     assert fs.exists("/models/qa/model/model.safetensors")
+
+
+def test_a_full_disk_is_the_storage_s_fault(fresh: Any, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk; what was saved before is whole."""
+    task, model = fresh("qa", "bert-tiny")
+    save(model, task, str(tmp_path / "model"))
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(model, task, str(tmp_path / "model"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

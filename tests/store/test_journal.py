@@ -1,6 +1,9 @@
 """The journal keeps whole rows only; progress speaks to people and never to standard output."""
 
 import io
+import resource
+
+import pytest
 
 from llmray.store import journal
 
@@ -37,3 +40,25 @@ def test_metrics_are_spoken_with_sensible_digits():
     assert journal.spoken({"loss": 2.34567, "tokens_per_s": 12345.6, "lr": 0.0005, "step": 1200}) == (
         "loss 2.346  tokens/s 12,346  lr 0.0005  step 1,200"
     )
+
+
+def test_rows_take_the_place_of_rows(tmp_path):
+    path = str(tmp_path / "metrics.jsonl")
+    journal.append(path, [{"step": 1}, {"step": 2}])
+    journal.rewrite(path, [{"step": 1}])
+    journal.append(path, [{"step": 3}])
+    assert journal.read(path) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path):
+    """A limit on the size of files stands for the disk: what was whole stays so, and the next try is whole too."""
+    path, limits = str(tmp_path / "metrics.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    journal.append(path, [{"step": 1}])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.append(path, [{"step": 2, "loss": 2.5}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.append(path, [{"step": 2}])
+    assert journal.read(path) == [{"step": 1}, {"step": 2}]
