@@ -1,5 +1,6 @@
 """Joins a Ray cluster or starts one on this machine.  It does not know what will run there."""
 
+import gc
 import logging
 import os
 import shlex
@@ -20,6 +21,8 @@ LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
 OOM_RETRIES = 2
 """Times that a task is tried again after it was ended for lack of memory; Ray itself would never stop."""
+READERS, READERS_END_WITHIN_S = "iter_threaded", 2
+"""What Ray Data calls its reading threads, and the time that each is given; they look up every 0.1 s."""
 
 
 def logical_cpus() -> int:
@@ -47,7 +50,17 @@ def session(scale: Scale, cpus: int | None = None) -> Iterator[str]:
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
+        _end_readers()
         ray.shutdown()
+
+
+def _end_readers() -> None:
+    """Readers of Ray Data that were left early hold one another until Python looks for such rings; one that wakes after
+    Ray's end asks it something, upon which Ray ends the whole process."""
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == READERS:
+            thread.join(READERS_END_WITHIN_S)
 
 
 def _start(cpus: int) -> None:
