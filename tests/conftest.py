@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from werkzeug.serving import make_server
 
 CHROMIUM = "/usr/bin/chromium"
@@ -19,6 +19,19 @@ CHROMIUM_ARGUMENTS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process does all that needs the one Ray; other files go to whoever is free.  `tests/cluster`, for which there
+    must be none, comes first, then what needs it, which takes long."""
+
+    def rank(item: pytest.Item) -> int:
+        needs_ray = "ray_cluster" in getattr(item, "fixturenames", ())
+        return 1 if needs_ray else 0 if item.path.parent.name == "cluster" else 2
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if rank(item) == 1 else str(item.path)))
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +50,7 @@ def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         reason = f"no browser here: {CHROMIUM} is missing (Debian: apt install chromium)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         yield chromium

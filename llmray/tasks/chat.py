@@ -52,8 +52,8 @@ class Chat(CausalLanguageModel):
     record: ClassVar[type[Record]] = Conversation
     headline: ClassVar[str] = "perplexity"
 
-    def __init__(self, options: Any, processor: Processor, seed: int = 0) -> None:
-        super().__init__(options, processor, seed)
+    def __init__(self, options: Any, processor: Processor, seed: int = 0, **loss: Any) -> None:
+        super().__init__(options, processor, seed, **loss)
         if not processor.tokenizer.is_fast:
             raise JobError("model.tokenizer: tells no places of tokens in a text (no tokenizer.json), which chat needs")
         if processor.tokenizer.chat_template is None:

@@ -36,8 +36,8 @@ class SpanCorruption(LanguageModel):
     special_tokens: ClassVar[tuple[str, ...]] = tuple(f"<extra_id_{n}>" for n in range(100))
     """As many as T5 has."""
 
-    def __init__(self, options: Any, processor: Processor, seed: int = 0) -> None:
-        super().__init__(options, processor, seed)
+    def __init__(self, options: Any, processor: Processor, seed: int = 0, **loss: Any) -> None:
+        super().__init__(options, processor, seed, **loss)
         known = processor.tokenizer.get_vocab()
         self.sentinels = [known[token] for token in self.special_tokens if token in known]
         _, count = noise(options.seq_len, options)

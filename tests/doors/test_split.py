@@ -45,6 +45,7 @@ def loss_of(job: Job, output: Path) -> Any:
     return loss.item() / count.item()
 
 
+@pytest.mark.slow
 def test_fsdp_tells_and_saves_what_ddp_does(tmp_path: Path) -> None:
     jobs = [job_of(tmp_path / split, f"scale.parallel={split}") for split in ("ddp", "fsdp")]
     for job in jobs:
@@ -57,6 +58,7 @@ def test_fsdp_tells_and_saves_what_ddp_does(tmp_path: Path) -> None:
     assert other == pytest.approx(one, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_workers_that_train_alone_meet_and_end_out_of_patience(tmp_path: Path) -> None:
     alone = ("scale.parallel=local_sgd", "scale.local_sgd.inner_steps=2", "train.checkpoint_every=4")
     # At a learning rate this small no validation betters the first.

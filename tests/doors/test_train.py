@@ -208,6 +208,7 @@ def test_ten_kills_lose_and_repeat_no_row(store: Path, tmp_path: Path) -> None:
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_stored_corpus_is_learned_from_in_one_order_by_any_number_of_workers(store: Path, tmp_path: Path) -> None:
     """Two workers are stopped, three go on and are stopped, one ends it: losses are those of one that did it all."""
     told = stored(store, "train.steps=200", "train.batch_size=12", "train.precision=fp32")

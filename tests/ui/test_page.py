@@ -42,6 +42,7 @@ def visit(browser, url):
 
 def go(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab).click()
+    expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
 
 
 def test_each_tab_answers(visit, endpoints, tmp_path):
