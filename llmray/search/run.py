@@ -137,7 +137,7 @@ def _run(job: Job, sweep: Sweep, watch: Watch) -> None:
         if one
         else {"CPU": 0.01},  # its workers bring their own
     )
-    with tempfile.TemporaryDirectory(prefix="llmray-tune-") as scratch, interrupts() as asked:
+    with tempfile.TemporaryDirectory(prefix="llmray-tune-") as scratch, interrupts(patient=True) as asked:
         tuner = ray_tune.Tuner(
             trainable,
             param_space={"trial": ray_tune.grid_search(list(range(len(sweep.works)))), "sweep": ray.put(sweep)},

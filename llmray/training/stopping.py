@@ -13,16 +13,16 @@ POLL_S = 0.5
 
 
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
+def interrupts(patient: bool = False) -> Iterator[threading.Event]:
     """An event that the first Ctrl-C or SIGTERM sets, so that work can end well; the second one interrupts at once, as
-    whoever listened before says."""
+    whoever listened before says, or, where `patient`, adds nothing: code of others may lose an exception."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handler(number: int, frame: Any) -> None:
-        if not event.is_set():
+        if patient or not event.is_set():
             event.set()
             return
         listening = before[number]

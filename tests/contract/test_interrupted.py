@@ -17,10 +17,10 @@ JOB = [
     *("task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny"),
     *("data.train=builtin:shapes?rows=400", "data.tokenizer={vocab_size: 400, sample_rows: 200}"),
 ]
-LONG = [*JOB, "train={steps: 120, batch_size: 8, log_every: 1}", "scale.workers=2"]
+LONG = [*JOB, "train={steps: 300, batch_size: 8, log_every: 1}", "scale.workers=2"]
 SEARCH = [
-    *(*JOB, "train={steps: 4000, batch_size: 8}", "data.eval=builtin:shapes?rows=16&split=eval"),
-    "tune={space: {train.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3]}, trials: 4, grace_steps: 4000}",
+    *(*JOB, "train={steps: 4000, batch_size: 8, eval_every: 20}", "data.eval=builtin:shapes?rows=16&split=eval"),
+    "tune={space: {train.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3]}, trials: 4, grace_steps: 2000}",
 ]
 ONCE, TWICE, TERMINATED = [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]
 
@@ -95,21 +95,23 @@ def running(said: Path, *words: str) -> Iterator[Run]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signals", [TERMINATED, TWICE], ids=["terminated", "ctrl-c twice"])
-def test_two_workers_are_interrupted_and_the_run_goes_on(signals: list[signal.Signals], tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    with running(tmp_path / "said", "train", *LONG, f"output={output}") as run:
-        run.wait_for_step(output, 3)
-        assert run.interrupt(signals) == 130, run.text()
-        assert "Traceback" not in run.text()
-        assert f"llmray train {output}/job.yaml" in run.text()
-        assert run.left_over() == ""
-    assert not (output / "result.json").exists()
-    with running(tmp_path / "again", "train", str(output / "job.yaml")) as run:
+def test_two_workers_are_interrupted_and_the_run_goes_on(tmp_path: Path) -> None:
+    """By SIGTERM, then by Ctrl-C twice; each time what is printed goes on."""
+    output, words = tmp_path / "run", [*LONG, f"output={tmp_path / 'run'}"]
+    for signals in (TERMINATED, TWICE):
+        with running(tmp_path / "said", "train", *words) as run:
+            run.wait_for_step(output, 3 + max((step for step, _ in losses(output)), default=0))
+            assert run.interrupt(signals) == 130, run.text()
+            assert "Traceback" not in run.text()
+            assert f"llmray train {output}/job.yaml" in run.text()
+            assert run.left_over() == ""
+        assert not (output / "result.json").exists()
+        words = [str(output / "job.yaml")]
+    with running(tmp_path / "again", "train", *words) as run:
         assert run.process.wait(200) == 0, run.text()
     steps = [row[0] for row in losses(output)]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 120
+    assert steps[-1] == 300
 
 
 @pytest.mark.slow
@@ -118,7 +120,7 @@ def test_two_workers_are_interrupted_and_the_run_goes_on(signals: list[signal.Si
     [
         (["train", *LONG], "preparing", TWICE),
         (["tune", *SEARCH], "tune out …", ONCE),
-        (["tune", *SEARCH], "trials 0/4", TWICE),
+        (["tune", *SEARCH], "trials ", TWICE),
         (["demo"], "train writer …", TWICE),
         (["demo"], "train writer: preparing", ONCE),
         (["serve", "model.from=nowhere/model", "task=qa"], "serve …", TWICE),
@@ -137,14 +139,14 @@ def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[si
 
 @pytest.mark.slow
 def test_kills_at_any_step_change_nothing_that_comes_out(tmp_path: Path) -> None:
-    """Four runs are killed, each at another step, and run again: losses and weights are those of one left alone."""
+    """Two runs are killed, each at another step, and run again: losses and weights are those of one left alone."""
     job = [*JOB, "train={steps: 60, batch_size: 8, log_every: 1, checkpoint_every: 5}"]
     job += ["scale={workers: 1, max_failures: 0}"]
     with running(tmp_path / "said", "train", *job, f"output={tmp_path / 'whole'}") as run:
         assert run.process.wait(200) == 0, run.text()
     weights = (tmp_path / "whole" / "model" / "model.safetensors").read_bytes()
     assert len(losses(tmp_path / "whole")) == 60
-    for seed in range(4):
+    for seed in range(2):
         output, step = tmp_path / str(seed), random.Random(seed).randrange(1, 60)
         with running(tmp_path / "killed", "train", *job, f"output={output}") as run:
             run.wait_for_step(output, step)

@@ -13,7 +13,7 @@ import pytest
 
 from llmray.store import place
 
-FILES = 16
+FILES = 8
 JOB = ["task={name: causal_lm, seq_len: 32, packing: documents}", "data.clean={}", "data.tokenizer={vocab_size: 400}"]
 
 
