@@ -19,7 +19,7 @@ BLOCKS = range(20_000, 32_000, 100)
 def prepare_environment(serve: Serve, *, joins: bool = False) -> Serve:
     """The same section with a port that is free; `joins`: the cluster is elsewhere, and so is its port.
 
-    Raises `JobError` for two endpoints on one route, `ClusterError` for a port that is taken.
+    Raises `JobError` for a task without a route and for two endpoints on one, `ClusterError` for a port that is taken.
     """
     _judge_routes(serve)
     return serve if joins else serve.model_copy(update={"port": settle_port(serve)})
@@ -80,6 +80,12 @@ def free_block() -> tuple[int, int]:
 
 
 def _judge_routes(serve: Serve) -> None:
+    for endpoint in serve.endpoints:
+        if endpoint.task.name not in ROUTES:
+            raise JobError(
+                f"serve.endpoints: {endpoint.model} learned {endpoint.task.name}, which is only pretraining and answers"
+                f" no one; train it further for one of {', '.join(ROUTES)}"
+            )
     for task, count in Counter(endpoint.task.name for endpoint in serve.endpoints).items():
         if count > 1:
             models = ", ".join(end.model for end in serve.endpoints if end.task.name == task)

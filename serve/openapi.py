@@ -31,6 +31,11 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any], Any]] = {
         {"inputs": "A red <mask>.", "parameters": {"top_k": 1}},
         [{"score": 0.31, "token": 412, "token_str": " circle", "sequence": "A red circle."}],
     ),
+    "classification": (
+        "Tell the class of a text, or of each of a list of texts; the best class first",
+        {"inputs": "A red circle is above a blue square.", "parameters": {"top_k": 2}},
+        [[{"label": "circle", "score": 0.93}, {"label": "square", "score": 0.05}]],
+    ),
 }
 ERRORS = {
     400: "The body is not JSON, or empty",

@@ -50,6 +50,7 @@ def example(predictor: Predictor) -> Request:
         "captioning": {"image": _picture()},
         "causal_lm": {"text": "a red circle"},
         "masked_lm": {"text": f"a red {mask}"},
+        "classification": {"text": "a red circle"},
     }
     return Request(inputs[task], {"max_new_tokens": 2} if task == "causal_lm" else {})
 

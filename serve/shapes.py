@@ -10,6 +10,7 @@ ROUTES: dict[str, str] = {
     "captioning": "/caption",
     "causal_lm": "/generate",
     "masked_lm": "/fill-mask",
+    "classification": "/classify",
 }
 """Task → route prefix."""
 LONGEST_MESSAGE = 1000

@@ -187,6 +187,7 @@ READERS: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
     "captioning": _picture,
     "causal_lm": _text,
     "masked_lm": _text,
+    "classification": _texts,
 }
 
 
@@ -230,10 +231,15 @@ def _fillings(call: Call, answers: list[Answer]) -> Any:
     return answers[0]["candidates"]
 
 
+def _classes(call: Call, answers: list[Answer]) -> Any:
+    return [answer["candidates"] for answer in answers]
+
+
 WRITERS: dict[str, Callable[[Call, list[Answer]], Any]] = {
     "qa": _spans,
     "translation": _translations,
     "captioning": _captions,
     "causal_lm": _writings,
     "masked_lm": _fillings,
+    "classification": _classes,
 }

@@ -32,7 +32,9 @@ PRESETS = {
     "captioning": "vit-gpt2-tiny",
     "causal_lm": "gpt2-tiny",
     "masked_lm": "bert-tiny",
+    "classification": "bert-tiny",
 }
+OPTIONS = {"classification": {"labels": ["blue", "red"]}}
 TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
 CONTEXT = "A red circle is above a blue square."
 
@@ -50,7 +52,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     train(TEXTS, 400).save_pretrained(root / "tokenizer")
     for name, preset in PRESETS.items():
         job = Job.model_validate(
-            {"task": name, "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")}}
+            {
+                "task": {"name": name} | OPTIONS.get(name, {}),
+                "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")},
+            }
         )
         assert job.model is not None
         task = make(job.task, processor(job.model))
@@ -103,6 +108,15 @@ def test_a_mask_is_filled(live: ServeResult) -> None:
     assert len(client(live, "/fill-mask").fill_mask("A red <mask>.", top_k=2)) == 2
 
 
+def test_a_text_is_classified(live: ServeResult) -> None:
+    first, second = client(live, "/classify").text_classification("A red circle.")
+    assert first.score >= second.score
+    assert first.score + second.score == pytest.approx(1)
+    assert {first.label, second.label} == {"red", "blue"}
+    many = httpx.post(f"{live.url}/classify", json={"inputs": ["a", "b"], "parameters": {"top_k": 1}}).json()
+    assert [len(each) for each in many] == [1, 1]
+
+
 def test_a_wrong_parameter_reaches_the_client_by_name(live: ServeResult) -> None:
     with pytest.raises(ValidationError, match="temperature"):
         client(live, "/generate").text_generation("A red", temperature=-1.0)
@@ -110,7 +124,7 @@ def test_a_wrong_parameter_reaches_the_client_by_name(live: ServeResult) -> None
         client(live, "/qa").question_answering(question="What?", context=CONTEXT, doc_stride=3)
 
 
-@pytest.mark.parametrize("route", ["/qa", "/translate", "/caption", "/generate", "/fill-mask"])
+@pytest.mark.parametrize("route", ["/qa", "/translate", "/caption", "/generate", "/fill-mask", "/classify"])
 def test_health_documentation_and_headers(live: ServeResult, route: str) -> None:
     health = httpx.get(f"{live.url}{route}/healthz")
     assert health.json()["status"] == "ready"

@@ -49,6 +49,12 @@ def test_two_endpoints_on_one_route_are_refused() -> None:
         prepare_environment(Serve(port=free_port(), endpoints=ends))
 
 
+def test_a_model_that_is_only_pretrained_has_no_route() -> None:
+    end = Endpoint(model="runs/t5", task={"name": "span_corruption"})
+    with pytest.raises(JobError, match=r"runs/t5 learned span_corruption, .* one of qa, translation"):
+        prepare_environment(Serve(port=free_port(), endpoints=(end,)))
+
+
 def test_a_block_of_ports_is_free_and_below_the_system_s_own() -> None:
     first, last = free_block()
     assert last - first == 99

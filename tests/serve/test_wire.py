@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from huggingface_hub import TextClassificationOutputElement
 from PIL import Image
 
 from llmray.job.errors import RequestError
@@ -109,6 +110,7 @@ def test_generate_reads_stream_and_details() -> None:
         ("causal_lm", {"inputs": "a", "stream": "yes"}, 422, "stream must be true or false, not a string"),
         ("causal_lm", {"inputs": "a", "parameters": {"details": 1}}, 422, "parameters.details must be true or false"),
         ("causal_lm", {"inputs": ["a"]}, 422, "inputs must be a string, not a list"),
+        ("classification", {"inputs": ["a", ""]}, 422, "inputs[1] is empty"),
         ("masked_lm", {"inputs": True}, 422, "inputs must be a string, not true or false"),
         ("captioning", {"inputs": 7}, 422, "inputs must be the picture in base64"),
         ("captioning", {"inputs": "no base64!"}, 422, "not valid base64"),
@@ -158,6 +160,19 @@ def test_answers_have_the_client_s_shapes() -> None:
         {"translation_text": "x"},
         {"translation_text": "y"},
     ]
+
+
+def test_classes_are_one_list_an_input_as_the_client_reads_them() -> None:
+    found = [{"candidates": [{"label": "a", "score": 0.75}, {"label": "b", "score": 0.25}]}]
+    one = read("classification", {"inputs": "x", "parameters": {"top_k": 2, "function_to_apply": None}})
+    assert one.requests[0].parameters == {"top_k": 2}
+    written = wire.write("classification", one, found)
+    assert [(e.label, e.score) for e in TextClassificationOutputElement.parse_obj_as_list(written)[0]] == [
+        ("a", 0.75),
+        ("b", 0.25),
+    ]
+    two = read("classification", {"inputs": ["x", "y"]})
+    assert wire.write("classification", two, found * 2) == written * 2
 
 
 def test_details_are_written_when_asked_for() -> None:
