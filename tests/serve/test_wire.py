@@ -48,6 +48,12 @@ def test_translation_reads_one_text_or_a_list_in_order() -> None:
     assert [each.inputs["text"] for each in read("translation", {"inputs": ["one", "two"]}).requests] == ["one", "two"]
 
 
+def test_a_chat_reads_a_conversation_or_what_a_user_says() -> None:
+    said = [{"role": "user", "content": "Hello"}]
+    assert read("chat", {"inputs": "Hello"}).requests[0].inputs == {"messages": said}
+    assert read("chat", {"inputs": said, "stream": True}).requests[0].inputs == {"messages": said}
+
+
 def test_nested_generation_parameters_are_laid_flat() -> None:
     body = {"inputs": "one", "parameters": {"generate_parameters": {"max_new_tokens": 3}}}
     assert read("translation", body).requests[0].parameters == {"max_new_tokens": 3}
@@ -111,6 +117,9 @@ def test_generate_reads_stream_and_details() -> None:
         ("causal_lm", {"inputs": "a", "parameters": {"details": 1}}, 422, "parameters.details must be true or false"),
         ("causal_lm", {"inputs": ["a"]}, 422, "inputs must be a string, not a list"),
         ("classification", {"inputs": ["a", ""]}, 422, "inputs[1] is empty"),
+        ("chat", {"inputs": 5}, 422, "inputs must be a list of messages, not a number"),
+        ("chat", {"inputs": [{"role": "bot", "content": "a"}]}, 422, 'inputs[0].role is "bot"; allowed: system, user'),
+        ("chat", {"inputs": [{"role": "user"}]}, 422, "inputs[0].content must be a string, not null"),
         ("masked_lm", {"inputs": True}, 422, "inputs must be a string, not true or false"),
         ("captioning", {"inputs": 7}, 422, "inputs must be the picture in base64"),
         ("captioning", {"inputs": "no base64!"}, 422, "not valid base64"),
