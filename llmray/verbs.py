@@ -157,7 +157,10 @@ def keys_create(name: str, job: JobLike, *overrides: str) -> NewApiKey:
     """A new API key for the endpoints of a job, which from their next start ask for one."""
     from serve import keys
 
-    return keys.create(_keys_file(job, overrides), name)
+    path = _keys_file(job, overrides)
+    if not keys.listed(path):
+        Progress().note(f"The first key of {path}: endpoints that run already ask for it once they are served again")
+    return keys.create(path, name)
 
 
 def keys_list(job: JobLike, *overrides: str) -> KeysResult:

@@ -116,12 +116,11 @@ def _targets(serve: Serve, registry_near: str | None, before: ServeResult) -> li
 
     Models that run already stay behind it, but for those with other keys: one job's keys must not open another's.
     """
-    models: dict[str, str] = {
-        endpoint.task.name: _pinned(endpoint.model, registry_near) for endpoint in serve.endpoints
-    }
-    keys = str(Path(serve.keys).absolute()) if serve.keys and place.is_local(serve.keys) else serve.keys
+    models: dict[str, str] = {end.task.name: _pinned(end.model, registry_near) for end in serve.endpoints}
+    keys = str(Path(serve.keys).absolute()) if serve.keys and "://" not in serve.keys else serve.keys
     targets = [_target(endpoint, models[endpoint.task.name], keys) for endpoint in serve.endpoints]
-    models = {end.task: end.model for end in before.endpoints if end.keys == (keys or "")} | models
+    there = [end for end in before.endpoints if end.status == "RUNNING" and end.keys == (keys or "")]
+    models = {end.task: end.model for end in there} | models
     generating = {task: model for task, model in models.items() if task in GENERATING}
     return [*targets, _front(generating, keys)] if generating else targets
 

@@ -1,6 +1,8 @@
 """`/v1` as the `openai` package and huggingface_hub's chat speak it; small functions stand where models would."""
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
@@ -235,6 +237,27 @@ def test_what_is_refused_and_in_which_form(http: TestClient, path: str, body: An
 def test_a_stream_that_breaks_raises_in_the_client(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIError, match="boom"):
         list(client.completions.create(model="writer", prompt="explode", stream=True))
+
+
+def test_a_model_stops_writing_once_the_reader_has_left() -> None:
+    closed = threading.Event()
+
+    def endless(request: Request) -> Stream:
+        try:
+            while True:
+                yield "on"
+        finally:
+            closed.set()
+
+    async def run() -> None:
+        batcher = Batcher(predict, endless, max_batch_size=1, wait_s=0, max_queued=1)
+        parts = completions.respond("causal_lm", "writer", batcher, b'{"prompt": "a", "stream": true}')
+        assert (await anext(parts))[0] == 200
+        assert [b"on" in await anext(parts) for _ in range(3)] == [False, True, True]
+        await parts.aclose()
+
+    asyncio.run(run())
+    assert closed.wait(10)
 
 
 def test_a_full_queue_is_refused_with_a_time_to_come_back(http: TestClient) -> None:
