@@ -6,6 +6,7 @@ standard error.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from pydantic import BaseModel
 from llmray import __version__, verbs
 from llmray.job.errors import JobError, LlmrayError
 from llmray.job.manual import markdown
-from llmray.job.results import DemoResult, ModelsResult, ServeResult
+from llmray.job.results import DemoResult, KeysResult, ModelsResult, ServeResult
 from llmray.showcase import demo
 
 EXIT_CODES = (
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         _job(add(verb, help=text, description=text, epilog=EXIT_CODES), verb)
     _models(add("models", help="versions and aliases: list, show, register, promote, rollback"))
     _serve(add("serve", help="deploy endpoints (Ray Serve); serve status, serve stop"))
+    _keys(add("keys", help="API keys of the endpoints: create, list, revoke"))
     _ui(add("ui", help="the web page in front of endpoints"))
     _submit(add("submit", help="the same verbs on a remote Ray cluster (Ray Jobs)"))
     _jobs(add("jobs", help="remote jobs: list, logs, stop"))
@@ -166,11 +168,41 @@ def _stay_up(result: ServeResult, as_json: bool, overrides: Sequence[str]) -> No
         _wait()
 
 
+def _keys(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        job, overrides = _split(args.job)
+        if args.action == "list":
+            _print(verbs.keys_list(job, *overrides), args.json)
+        elif args.action == "create":
+            _print(verbs.keys_create(args.name, job, *overrides), args.json)
+        else:
+            _print(verbs.keys_revoke(args.id, job, *overrides), args.json)
+
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser
+    for action, text, argument in (
+        ("create", "make a key and tell it, this once", "name"),
+        ("list", "every key's id, name and dates", None),
+        ("revoke", "make a key worthless", "id"),
+    ):
+        one = actions(action, help=text)
+        if argument:
+            one.add_argument(argument)
+        _with_job(one)
+    parser.set_defaults(run=run)
+
+
 def _ui(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the endpoints")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, help="port to listen on (default: a free one)")
-    parser.set_defaults(run=lambda args: verbs.ui(args.url, host=args.host, port=args.port, until=_wait) and None)
+    parser.add_argument(
+        "--key", default=os.environ.get("LLMRAY_API_KEY", ""), help="API key for whoever opens it (or $LLMRAY_API_KEY)"
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        verbs.ui(args.url, key=args.key, host=args.host, port=args.port, until=_wait)
+
+    parser.set_defaults(run=run)
 
 
 def _submit(parser: argparse.ArgumentParser) -> None:
@@ -227,7 +259,7 @@ def _print(result: BaseModel, as_json: bool) -> None:
 def _tables(result: BaseModel) -> list[Any]:
     from rich.table import Table
 
-    if isinstance(result, (ModelsResult, ServeResult)) or hasattr(result, "jobs"):
+    if isinstance(result, (KeysResult, ModelsResult, ServeResult)) or hasattr(result, "jobs"):
         rows = next(v for _, v in result if isinstance(v, tuple))
         return [_grid([row.model_dump() for row in rows])] if rows else ["nothing yet"]
     if isinstance(result, DemoResult):

@@ -3,6 +3,7 @@
 It does not know how any verb works; what it shows is what a user's own jobs would do.
 """
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -105,7 +106,7 @@ def demo(
     began, progress = time.monotonic(), progress or Progress()
     jobs = _jobs(output)
     served = load({"output": output, "serve": {"endpoints": _endpoints(jobs), "if_port_taken": "next"}}, overrides)
-    served = served.model_copy(update={"serve": prepare_environment(served.serve)})
+    served = served.model_copy(update={"serve": prepare_environment(served.serve, served.output)})
     with session(served.scale):
         reports = _learn(jobs, progress)
         for name in MODELS:
@@ -166,12 +167,13 @@ def _show(
     """Ask every endpoint once over HTTP, open the page, and stay up as long as the caller wants."""
     from ui.app import launch
 
-    page, close = launch(live.url)
+    key = os.environ.get("LLMRAY_API_KEY", "")
+    page, close = launch(live.url, key=key)
     try:
         result = DemoResult(
             metrics={name: _headline(report) for name, report in reports.items()},
             urls={end.route: end.url for end in live.endpoints} | {"page": page},
-            answers=_ask(live.url),
+            answers=_ask(live.url, key),
             seconds=time.monotonic() - began,
         )
         if until:
@@ -181,12 +183,12 @@ def _show(
     return result
 
 
-def _ask(url: str) -> dict[str, str]:
+def _ask(url: str, key: str) -> dict[str, str]:
     """One question to each endpoint, about a scene that no model has seen."""
     from llmray.corpus import shapes
     from ui.client import Client
 
-    client = Client(url)
+    client = Client(url, key)
     scene = shapes.scene(0, "eval", 0)
     question = shapes.one_question(scene)
     return {

@@ -3,7 +3,7 @@
 It does not know about command lines.  A verb judges its job first and imports what is heavy only then.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,10 +11,13 @@ from typing import Any, TypeAlias
 from llmray.job.errors import JobError, ThresholdError
 from llmray.job.load import load, require
 from llmray.job.results import (
+    ApiKey,
     EvaluateResult,
     JobsResult,
+    KeysResult,
     ModelsResult,
     ModelVersion,
+    NewApiKey,
     PrepareResult,
     ServeResult,
     TrainResult,
@@ -138,7 +141,7 @@ def serve(
     from llmray.model.registry import nearest
     from serve.deploy import deploy, prepare_environment, shutdown
 
-    settled = prepare_environment(judged.serve, joins=judged.scale.address is not None)
+    settled = prepare_environment(judged.serve, judged.output, joins=judged.scale.address is not None)
     with _session(judged):
         result = deploy(settled, nearest(judged.output), progress or Progress())
         try:
@@ -148,6 +151,37 @@ def serve(
             if judged.scale.address is None:
                 shutdown()
     return result
+
+
+def keys_create(name: str, job: JobLike, *overrides: str) -> NewApiKey:
+    """A new API key for the endpoints of a job, which from their next start ask for one."""
+    from serve import keys
+
+    path = _keys_file(job, overrides)
+    if not keys.listed(path):
+        Progress().note(f"The first key of {path}: endpoints that run already ask for it once they are served again")
+    return keys.create(path, name)
+
+
+def keys_list(job: JobLike, *overrides: str) -> KeysResult:
+    """Every API key of a job, revoked ones included; the keys themselves are kept nowhere."""
+    from serve import keys
+
+    return KeysResult(keys=keys.listed(_keys_file(job, overrides)))
+
+
+def keys_revoke(identity: str, job: JobLike, *overrides: str) -> ApiKey:
+    """Make an API key worthless, within seconds, on every replica."""
+    from serve import keys
+
+    return keys.revoke(_keys_file(job, overrides), identity)
+
+
+def _keys_file(job: JobLike, overrides: Sequence[str]) -> str:
+    from serve.environment import keys_file
+
+    judged = load(job, overrides)
+    return keys_file(judged.serve, judged.output)
 
 
 def serve_status(address: str) -> ServeResult:
@@ -166,11 +200,16 @@ def serve_stop(address: str) -> None:
         shutdown()
 
 
-def ui(url: str, *, host: str = "127.0.0.1", port: int | None = None, until: Callable[[], None]) -> UiResult:
-    """The web page in front of the endpoints at `url`, as long as `until()` runs."""
+def ui(
+    url: str, *, key: str = "", host: str = "127.0.0.1", port: int | None = None, until: Callable[[], None]
+) -> UiResult:
+    """The web page in front of the endpoints at `url`, as long as `until()` runs.
+
+    With `key`, an API key, whoever opens the page may ask without one of their own.
+    """
     from ui.app import launch
 
-    page, close = launch(url, host, port)
+    page, close = launch(url, host, port, key=key)
     try:
         Progress().note(f"The page is at {page}")
         until()

@@ -10,19 +10,16 @@ item by item.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 from llmray.job.errors import LlmrayError, ModelError, RequestError
+from llmray.model.generate import Stream
 from llmray.tasks.base import Answer, Request
 
 Outcome: TypeAlias = Answer | RequestError
 Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]"]
-
-
-class BusyError(Exception):
-    """The queue is full."""
 
 
 class Batcher:
@@ -31,7 +28,7 @@ class Batcher:
     def __init__(
         self,
         predict: Callable[[Sequence[Request]], Sequence[Outcome]],
-        stream: Callable[[Request], Iterator[str]],
+        stream: Callable[[Request], Stream],
         *,
         max_batch_size: int,
         wait_s: float,
@@ -48,7 +45,7 @@ class Batcher:
         self.worker: asyncio.Task[None] | None = None
 
     async def answer(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Answer requests in order.  Raises `BusyError` when they do not fit into the queue."""
+        """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue."""
         if self.queue:
             self._admit(len(requests))
         self.worker = self.worker or asyncio.create_task(self._work())
@@ -57,8 +54,8 @@ class Batcher:
         self.arrived.set()
         return await asyncio.gather(*futures)
 
-    async def stream(self, request: Request) -> AsyncGenerator[str, None]:
-        """Pieces of text as the model writes them; it stops soon after the reader does."""
+    async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
+        """Pieces of text as the model writes them, then the rest of the answer; it stops soon after the reader does."""
         self._admit(1)
         self.streams_waiting += 1
         try:
@@ -66,37 +63,39 @@ class Batcher:
         finally:
             self.streams_waiting -= 1
         loop, left = asyncio.get_running_loop(), threading.Event()
-        written: asyncio.Queue[str | LlmrayError | None] = asyncio.Queue()
+        written: asyncio.Queue[str | Answer | LlmrayError] = asyncio.Queue()
         writing = loop.run_in_executor(
             self.writers, self._write, request, left, lambda piece: loop.call_soon_threadsafe(written.put_nowait, piece)
         )
         writing.add_done_callback(lambda _: self.seats.release())
         try:
-            while (piece := await written.get()) is not None:
+            while not isinstance(piece := await written.get(), dict):
                 if isinstance(piece, LlmrayError):
                     raise piece
                 yield piece
+            yield piece
         finally:
             left.set()
 
     def _write(
-        self, request: Request, left: threading.Event, tell: Callable[[str | LlmrayError | None], object]
+        self, request: Request, left: threading.Event, tell: Callable[[str | Answer | LlmrayError], object]
     ) -> None:
         try:
-            for piece in self.stream_of(request):
-                tell(piece)
-                if left.is_set():
-                    return
+            pieces = self.stream_of(request)
+            while not left.is_set():
+                tell(next(pieces))
+            pieces.close()
+        except StopIteration as end:
+            tell(end.value)
         except LlmrayError as error:
             tell(error)
         except Exception as error:  # noqa: BLE001 the per-request guard: reported to the one it concerns
             tell(_broken(error))
-        else:
-            tell(None)
 
     def _admit(self, count: int) -> None:
         if len(self.queue) + self.streams_waiting + count > self.max_queued:
-            raise BusyError(f"{len(self.queue) + self.streams_waiting} requests are waiting; try again soon")
+            waiting = len(self.queue) + self.streams_waiting
+            raise RequestError(f"{waiting} requests are waiting; try again soon", 503)
 
     async def _work(self) -> None:
         while True:

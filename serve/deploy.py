@@ -1,6 +1,6 @@
 """Puts endpoints on a Ray cluster (Ray Serve), one application each, and takes them down.
 
-It does not know what a replica does (`replica`), nor how HAProxy is kept to itself (`haproxy`).
+It does not know what a replica does (`actors`), nor how HAProxy is kept to itself (`haproxy`).
 """
 
 import logging
@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import ray
-from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve.api import RunTarget
 from ray.serve.config import AutoscalingConfig
@@ -24,8 +23,9 @@ from llmray.model import registry
 from llmray.store import place
 from llmray.store.journal import Progress
 from serve import details, haproxy
-from serve.environment import free_block, free_port, prepare_environment, settle_port
-from serve.shapes import ROUTES
+from serve.actors import Front, Replica
+from serve.environment import free_block, free_port, judge_host, prepare_environment, settle_port
+from serve.shapes import GENERATING, PREFIXES
 
 __all__ = ["deploy", "prepare_environment", "shutdown", "status"]
 
@@ -36,24 +36,6 @@ POLL_S = 0.5
 LABEL = "serve"
 
 
-@ray_serve.deployment
-@ray_serve.ingress()
-class Replica:
-    """One copy of one endpoint's model.  Ray Serve sends it requests once the constructor is through."""
-
-    def __init__(self, endpoint: Endpoint, model: str) -> None:
-        from serve.replica import application, load  # torch and transformers: seconds that the driver need not spend
-
-        self.endpoint, self.application = endpoint, application
-        self.predictor = load(endpoint, model)
-
-    def reconfigure(self, described: dict[str, str]) -> None:
-        """Nothing to do: Serve keeps `described` (task and model) so that `status` can tell it."""
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return self.application(self.endpoint, self.predictor)
-
-
 def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> ServeResult:
     """Deploy every endpoint on the Ray that is initialised, and wait until each answers.
 
@@ -62,13 +44,16 @@ def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> Serve
     progress.start(LABEL, len(serve.endpoints))
     fresh = not _is_running()
     try:
-        targets = [_target(endpoint, registry_near) for endpoint in serve.endpoints]
+        before = status()
+        if before.url:
+            judge_host(str(httpx.URL(before.url).host), serve.keys)
+        targets = _targets(serve, registry_near, before)
         if fresh:
             _start(serve)
         ray_serve.run_many(targets, wait_for_applications_running=False)
         _wait([target.name for target in targets], progress)
         result = status()
-        _wait_for_proxy([ROUTES[target.name] for target in targets], result.url)
+        _wait_for_proxy([PREFIXES[target.name] for target in targets], result.url)
     except BaseException:
         if fresh:
             shutdown()
@@ -126,11 +111,40 @@ def _start_controller(host: str, port: int, env: dict[str, str]) -> None:
         raise ClusterError(f"Ray Serve did not start on {host}:{port}: {details.alert(str(error))}") from error
 
 
-def _target(endpoint: Endpoint, registry_near: str | None) -> RunTarget:
+def _targets(serve: Serve, registry_near: str | None, before: ServeResult) -> list[RunTarget]:
+    """One application an endpoint, and one in front of those that generate.
+
+    Models that run already stay behind it, but for those with other keys: one job's keys must not open another's.
+    """
+    models: dict[str, str] = {end.task.name: _pinned(end.model, registry_near) for end in serve.endpoints}
+    keys = str(Path(serve.keys).absolute()) if serve.keys and "://" not in serve.keys else serve.keys
+    targets = [_target(endpoint, models[endpoint.task.name], keys) for endpoint in serve.endpoints]
+    there = [end for end in before.endpoints if end.status == "RUNNING" and end.keys == (keys or "")]
+    models = {end.task: end.model for end in there} | models
+    generating = {task: model for task, model in models.items() if task in GENERATING}
+    return [*targets, _front(generating, keys)] if generating else targets
+
+
+def _front(models: dict[str, str], keys: str | None) -> RunTarget:
+    """It reserves no CPU: it only passes on, and must fit where the models do."""
+    front = Front.options(  # type: ignore[attr-defined]
+        name="openai",
+        user_config={"task": "openai", "model": ", ".join(models.values()), "keys": keys or ""},
+        ray_actor_options={"num_cpus": 0},
+        autoscaling_config=AutoscalingConfig(min_replicas=1, max_replicas=4, target_ongoing_requests=100),
+        max_ongoing_requests=2000,
+        max_constructor_retry_count=1,
+        graceful_shutdown_timeout_s=30,
+        health_check_period_s=5,
+    )
+    return RunTarget(front.bind(models, keys), "openai", PREFIXES["openai"])
+
+
+def _target(endpoint: Endpoint, model: str, keys: str | None) -> RunTarget:
     task = endpoint.task.name
     replica = Replica.options(  # type: ignore[attr-defined]
         name=task,
-        user_config={"task": task, "model": endpoint.model},
+        user_config={"task": task, "model": endpoint.model, "keys": keys or ""},
         ray_actor_options={"num_cpus": endpoint.cpus, "num_gpus": endpoint.gpus},
         autoscaling_config=AutoscalingConfig(
             min_replicas=endpoint.min_replicas,
@@ -146,7 +160,7 @@ def _target(endpoint: Endpoint, registry_near: str | None) -> RunTarget:
         graceful_shutdown_timeout_s=30,
         health_check_period_s=5,
     )
-    return RunTarget(replica.bind(endpoint, _pinned(endpoint.model, registry_near)), task, ROUTES[task])
+    return RunTarget(replica.bind(endpoint, model, keys), task, PREFIXES[task])
 
 
 def _pinned(model: str, registry_near: str | None) -> str:
@@ -163,7 +177,7 @@ def _wait(tasks: list[str], progress: Progress) -> None:
         for task, app in apps.items():
             if app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
                 said = [app.message, *(deployment.message for deployment in app.deployments.values())]
-                raise ClusterError(f"{ROUTES[task]} could not be deployed: {details.reason(said)}")
+                raise ClusterError(f"{PREFIXES[task]} could not be deployed: {details.reason(said)}")
         waiting = [task for task, app in apps.items() if app.status != ApplicationStatus.RUNNING]
         progress.update(LABEL, len(tasks) - len(waiting))
         if not waiting:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmray.job.results import EndpointStatus
-from serve.shapes import ROUTES
+from serve.shapes import PREFIXES
 
 EVERY_INTERFACE = ("0.0.0.0", "::")
 
@@ -29,6 +29,7 @@ def endpoint(url: str, app: Mapping[str, Any]) -> EndpointStatus:
         url=url + route,
         model=described.get("model", ""),
         status=str(getattr(app["status"], "value", app["status"])),
+        keys=described.get("keys", ""),
         replicas=sum(replica["state"] == "RUNNING" for replica in deployment.get("replicas", [])),
     )
 
@@ -50,7 +51,7 @@ def alert(message: str) -> str:
 def too_slow(tasks: Sequence[str], seconds: float, free: Mapping[str, float]) -> str:
     """Why endpoints may still be waiting: most often there are not enough CPUs or GPUs."""
     return (
-        f"{', '.join(ROUTES[task] for task in tasks)} did not get ready within {seconds:g} s; the cluster has"
+        f"{', '.join(PREFIXES[task] for task in tasks)} did not get ready within {seconds:g} s; the cluster has"
         f" {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free: lower cpus, gpus or min_replicas of"
         " serve.endpoints, or add machines"
     )

@@ -1,4 +1,4 @@
-"""Judges what a `serve` section asks of this machine before anything is started: routes and port.
+"""Judges what a `serve` section asks of this machine before anything is started: routes, keys, address and port.
 
 It does not know Ray.
 """
@@ -7,22 +7,59 @@ import errno
 import random
 import socket
 from collections import Counter
+from ipaddress import ip_address
 
 from llmray.job.errors import ClusterError, JobError
 from llmray.job.schema import Serve
+from llmray.store import place
 from serve.shapes import ROUTES
 
 PORTS_TRIED = 100
 BLOCKS = range(20_000, 32_000, 100)
 
 
-def prepare_environment(serve: Serve, *, joins: bool = False) -> Serve:
-    """The same section with a port that is free; `joins`: the cluster is elsewhere, and so is its port.
+def prepare_environment(serve: Serve, output: str, *, joins: bool = False) -> Serve:
+    """The same section with the keys that hold and a port that is free, or any where it `joins` a cluster elsewhere.
 
-    Raises `JobError` for two endpoints on one route, `ClusterError` for a port that is taken.
+    Raises `JobError` for a task without a route, for two endpoints on one and for an address that is open without keys,
+    `ClusterError` for a port that is taken.
     """
     _judge_routes(serve)
+    serve = serve.model_copy(update={"keys": _keys(serve, output)})
+    judge_host(serve.host, serve.keys)
     return serve if joins else serve.model_copy(update={"port": settle_port(serve)})
+
+
+def keys_file(serve: Serve, output: str) -> str:
+    """Where a job's API keys are kept."""
+    return serve.keys or place.join(output, "keys.json")
+
+
+def _keys(serve: Serve, output: str) -> str | None:
+    path = keys_file(serve, output)
+    if place.exists(path):
+        return path
+    if serve.keys:
+        raise JobError(
+            f"serve.keys: {path} does not exist; make a first key: llmray keys create NAME serve.keys={path}"
+        )
+    return None
+
+
+def judge_host(host: str, keys: str | None) -> None:
+    """Raise `JobError` where others could ask the endpoints without a key."""
+    if keys is None and not is_loopback(host):
+        raise JobError(
+            f"serve.host: {host} can be reached from other machines, and there is no API key: make one with"
+            " `llmray keys create NAME JOB.yaml` (the same job file and output), or keep to serve.host=127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def settle_port(serve: Serve) -> int:
@@ -80,6 +117,12 @@ def free_block() -> tuple[int, int]:
 
 
 def _judge_routes(serve: Serve) -> None:
+    for endpoint in serve.endpoints:
+        if endpoint.task.name not in ROUTES:
+            raise JobError(
+                f"serve.endpoints: {endpoint.model} learned {endpoint.task.name}, which is only pretraining and answers"
+                f" no one; train it further for one of {', '.join(ROUTES)}"
+            )
     for task, count in Counter(endpoint.task.name for endpoint in serve.endpoints).items():
         if count > 1:
             models = ", ".join(end.model for end in serve.endpoints if end.task.name == task)

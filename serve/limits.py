@@ -15,5 +15,7 @@ MAX_CHARACTERS = 100_000
 """One text field."""
 MAX_TEXTS = 64
 """Texts in one request's list."""
+MAX_MESSAGES = 1000
+"""Messages of one conversation."""
 DRAIN_BYTES = 64 << 20
 """Bytes of a body that is too large that are read and thrown away, so that the client hears why."""

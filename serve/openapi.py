@@ -31,9 +31,31 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any], Any]] = {
         {"inputs": "A red <mask>.", "parameters": {"top_k": 1}},
         [{"score": 0.31, "token": 412, "token_str": " circle", "sequence": "A red circle."}],
     ),
+    "classification": (
+        "Tell the class of a text, or of each of a list of texts; the best class first",
+        {"inputs": "A red circle is above a blue square.", "parameters": {"top_k": 2}},
+        [[{"label": "circle", "score": 0.93}, {"label": "square", "score": 0.05}]],
+    ),
+    "chat": (
+        "Answer a conversation, or a text as if a user had said it; with `stream`, as server-sent events",
+        {"inputs": [{"role": "user", "content": "What is above the square?"}], "parameters": {"max_new_tokens": 20}},
+        [{"generated_text": "A red circle."}],
+    ),
 }
+OPENAI_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "causal_lm": (
+        "Continue a text",
+        {"model": "NAME", "prompt": "There is a", "max_tokens": 20, "temperature": 0},
+    ),
+    "chat": (
+        "Answer a conversation",
+        {"model": "NAME", "messages": [{"role": "user", "content": "What is above the square?"}], "temperature": 0},
+    ),
+}
+"""Of the routes that answer as OpenAI's do; the answers are described in OpenAI's reference."""
 ERRORS = {
     400: "The body is not JSON, or empty",
+    401: "No API key, or one that is not valid, where keys are asked for",
     413: "The body or a field is too large",
     415: "Not a picture",
     422: "A field or parameter is wrong; the message names it",
@@ -53,4 +75,15 @@ def described(task: str) -> dict[str, Any]:
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
         "responses": {200: {"content": {"application/json": {"example": answer}}}}
         | {status: {"description": text, "content": problem} for status, text in ERRORS.items()},
+    }
+
+
+def openai_described(task: str) -> dict[str, Any]:
+    """Arguments of a FastAPI route under `/v1` that document it."""
+    summary, request = OPENAI_EXAMPLES[task]
+    content = {"application/json": {"schema": {"type": "object"}, "example": request}}
+    return {
+        "summary": summary,
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "responses": {status: {"description": text} for status, text in ERRORS.items()},
     }

@@ -17,6 +17,8 @@ from llmray.model.predict import Predictor
 from llmray.tasks.base import Request
 from serve import routes
 from serve.batcher import Batcher
+from serve.keys import Keys
+from serve.shapes import GENERATING
 
 
 def load(endpoint: Endpoint, model: str) -> Predictor:
@@ -29,16 +31,19 @@ def load(endpoint: Endpoint, model: str) -> Predictor:
     return predictor
 
 
-def application(endpoint: Endpoint, predictor: Predictor) -> FastAPI:
-    """Its web application.  Call it on the event loop that will serve it."""
-    batcher = Batcher(
+def queue(endpoint: Endpoint, predictor: Predictor) -> Batcher:
+    """The one queue of all that is asked of it."""
+    return Batcher(
         predictor.predict,
         predictor.stream,
         max_batch_size=endpoint.max_batch_size,
         wait_s=endpoint.batch_wait_s,
         max_queued=endpoint.max_queued,
     )
-    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher)
+
+
+def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, keys: Keys | None) -> FastAPI:
+    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher, keys)
 
 
 def example(predictor: Predictor) -> Request:
@@ -50,8 +55,10 @@ def example(predictor: Predictor) -> Request:
         "captioning": {"image": _picture()},
         "causal_lm": {"text": "a red circle"},
         "masked_lm": {"text": f"a red {mask}"},
+        "classification": {"text": "a red circle"},
+        "chat": {"messages": [{"role": "user", "content": "a red circle"}]},
     }
-    return Request(inputs[task], {"max_new_tokens": 2} if task == "causal_lm" else {})
+    return Request(inputs[task], {"max_new_tokens": 2} if task in GENERATING else {})
 
 
 def _picture() -> bytes:

@@ -1,8 +1,11 @@
-"""Where each task is served, and what an error looks like.  It does not know requests or answers (`wire` does)."""
+"""Where each task is served, and what errors and events look like.
+
+It does not know requests or answers (`wire` and `openai` do).
+"""
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 ROUTES: dict[str, str] = {
     "qa": "/qa",
@@ -10,8 +13,17 @@ ROUTES: dict[str, str] = {
     "captioning": "/caption",
     "causal_lm": "/generate",
     "masked_lm": "/fill-mask",
+    "classification": "/classify",
+    "chat": "/chat",
 }
 """Task → route prefix."""
+PREFIXES = ROUTES | {"openai": "/v1"}
+"""Serve application → route prefix: one a task, and the one that answers as OpenAI does."""
+GENERATING = ("causal_lm", "chat")
+"""Tasks that `/v1` leads to."""
+Part: TypeAlias = tuple[int, dict[str, str]] | bytes
+"""Of an answer on its way between processes: first status and headers, then pieces of the body."""
+EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 LONGEST_MESSAGE = 1000
 """Characters of an error: it may quote what was sent."""
 
@@ -19,10 +31,26 @@ LONGEST_MESSAGE = 1000
 def failure(message: str, status: int) -> dict[str, str]:
     """Body of an error; `error_type` is what text-generation-inference calls its kind."""
     kind = "overloaded" if status in (429, 503) else "validation" if status < 500 else "generation"
+    return {"error": _sendable(message), "error_type": kind}
+
+
+def openai_failure(message: str, status: int) -> dict[str, Any]:
+    """Body of an error as OpenAI's clients read it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    code = {401: "invalid_api_key", 404: "model_not_found"}.get(status)
+    return {"error": {"message": _sendable(message), "type": kind, "param": None, "code": code}}
+
+
+def _sendable(message: str) -> str:
     told = message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + " …"
-    return {"error": told.encode(errors="replace").decode(), "error_type": kind}
+    return told.encode(errors="replace").decode()
 
 
 def compact(value: Mapping[str, Any]) -> str:
     """One line of JSON."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def sse(value: Mapping[str, Any]) -> str:
+    """A server-sent event."""
+    return f"data: {compact(value)}\n\n"

@@ -33,18 +33,21 @@ _ICON = (
 )
 
 
-def build(base_url: str, examples: Samples | None = None, *, timeout_s: float = 30.0) -> gr.Blocks:
-    """The page, not yet shown; an endpoint that takes longer than `timeout_s` is called late."""
-    client = Client(base_url, timeout_s=timeout_s)
+def build(base_url: str, examples: Samples | None = None, *, key: str = "", timeout_s: float = 30.0) -> gr.Blocks:
+    """The page, not yet shown; an endpoint that takes longer than `timeout_s` is called late.
+
+    `key` is used for those who enter none.
+    """
+    client = Client(base_url, key, timeout_s=timeout_s)
     with gr.Blocks(title="llmray", analytics_enabled=False, delete_cache=(UPLOADS_KEPT_S, UPLOADS_KEPT_S)) as page:
         head = tab.html(view.header({}), "header")
-        key = gr.Textbox("", label="API key", type="password", render=False, elem_id="key", max_lines=1)
-        place = tab.Place(client, examples or Samples(), key)
+        entered = gr.Textbox("", label="API key", type="password", render=False, elem_id="key", max_lines=1)
+        place = tab.Place(client, examples or Samples(), entered)
         with gr.Tabs():
             made = [each.build(place) for each in (tab_ask, tab_translate, tab_caption, tab_write)]
         with gr.Accordion("Connection", open=False, elem_id="connection"):
             tab.html(view.connection(client.base_url), "endpoints")
-            key.render()
+            entered.render()
         tab.on(page.load, lambda: _standings(client), None, [head, *(one.note for one in made)])
         for event in (event for one in made for event in one.asked):
             tab.on(event.then, lambda: _standings(client)[0], None, head)
@@ -71,12 +74,13 @@ def launch(
     host: str = "127.0.0.1",
     port: int | None = None,
     *,
+    key: str = "",
     examples: Samples | None = None,
     timeout_s: float = 30.0,
 ) -> tuple[str, Callable[[], None]]:
     """Show the page at its URL until the returned function is called; with no port, at a free one."""
     folder = _folder()
-    page = build(base_url, examples, timeout_s=timeout_s)
+    page = build(base_url, examples, key=key, timeout_s=timeout_s)
     port = _port(host, port)
     try:
         url = _serve(page, host, port, folder)

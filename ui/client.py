@@ -89,9 +89,9 @@ class Client:
         )
 
     def keyed(self, key: str | None) -> "Client":
-        """The same endpoints, asked with an API key (none when empty)."""
+        """The same endpoints, asked with an API key; when empty, with this client's own."""
         other = copy(self)
-        other.key = (key or "").strip()
+        other.key = (key or "").strip() or self.key
         return other
 
     def close(self) -> None:

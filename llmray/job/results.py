@@ -86,12 +86,34 @@ class EndpointStatus(Result):
     model: str
     status: str
     replicas: int
+    keys: str = ""
+    """File of the API keys that it asks for; empty: none."""
 
 
 class ServeResult(Result):
     url: str
     """Base URL of every route."""
     endpoints: tuple[EndpointStatus, ...]
+
+
+class ApiKey(Result):
+    id: str
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    revoked: str | None = None
+    """When it was made worthless."""
+
+
+class NewApiKey(Result):
+    id: str
+    name: str
+    key: str
+    """What requests bring as `Authorization: Bearer KEY`; it is kept nowhere and cannot be told again."""
+
+
+class KeysResult(Result):
+    keys: tuple[ApiKey, ...]
 
 
 class UiResult(Result):

@@ -434,13 +434,16 @@ class Endpoint(Section):
 
 class Serve(Section):
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback is open to whoever can reach it."""
+    """Address to listen on. Anything but loopback is open to whoever can reach it, and needs API keys."""
     port: int = Field(8000, ge=1, le=65535)
     """Port of every route."""
     if_port_taken: Literal["fail", "next"] = "fail"
     """When another program has the port: stop with a message, or take the next free one."""
     endpoints: tuple[Endpoint, ...] = ()
     """What to serve; one application for each."""
+    keys: str | None = None
+    """File of the API keys that requests must bring (`llmray keys`); none given: `keys.json` in `output`, if it exists.
+    Every machine that serves must reach it."""
 
 
 class Job(Section):

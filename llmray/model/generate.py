@@ -2,28 +2,29 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from llmray.job.errors import ModelError, RequestError
-from llmray.tasks.base import Request, Task
+from llmray.tasks.base import Answer, Request, Task
 from llmray.tasks.causal_lm import CausalLanguageModel
 from llmray.tasks.parameters import TextParameters
 
+Stream: TypeAlias = Generator[str, None, Answer]
 POLL_S = 0.05
 """Time between looks whether a reader who waits for the model is still there."""
 
 
-def stream(task: Task, model: PreTrainedModel, request: Request, lock: threading.Lock) -> Iterator[str]:
+def stream(task: Task, model: PreTrainedModel, request: Request, lock: threading.Lock) -> Stream:
     """Pieces of text, whole characters only; closing the iterator ends the generation.
 
-    Together they are the text that `task.answer` gives.  Sampling takes `lock`, since it draws from torch's one
-    generator.  Raises `RequestError` at once when the request is wrong.
+    Together they are the text that `task.answer` gives; the generator's value is the rest of that answer.  Sampling
+    takes `lock`, since it draws from torch's one generator.  Raises `RequestError` at once when the request is wrong.
     """
     if not isinstance(task, CausalLanguageModel):
         raise RequestError(f"stream: {task.name} answers whole; only causal_lm and chat stream")
@@ -41,7 +42,7 @@ def _generated(
     config: GenerationConfig,
     parameters: TextParameters,
     lock: threading.Lock,
-) -> Iterator[str]:
+) -> Stream:
     tokenizer, left = task.processor.tokenizer, threading.Event()
     text = Pieces(tokenizer)
 
@@ -63,10 +64,14 @@ def _generated(
     try:
         if parameters.return_full_text:
             yield tokenizer.decode(ids, skip_special_tokens=True)
-        yield from until_stop(text, parameters.stop)
+        stopped = yield from until_stop(text, parameters.stop)
     finally:
         left.set()
         thread.join()
+    ended = text.last == task.end
+    reason = "stop_sequence" if stopped else "eos_token" if ended else "length"
+    tokens = text.heard if stopped else text.tokens - ended
+    return {"finish_reason": reason, "prompt_tokens": len(ids), "tokens": tokens}
 
 
 @contextmanager
@@ -107,16 +112,21 @@ class Pieces(BaseStreamer):
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.told: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        self.told: queue.SimpleQueue[tuple[str, int] | Exception | None] = queue.SimpleQueue()
         self.ids: list[int] | None = None
         self.known = 0
         """How many of `ids` have been told as text."""
+        self.tokens = self.heard = 0
+        """How many the model has written, and how many make up the text that was read."""
+        self.last: int | None = None
+        """The newest token."""
 
     def put(self, value: torch.Tensor) -> None:
         if self.ids is None:  # the first that `generate` tells is the prompt
             self.ids = []
             return
-        self.ids += value.flatten().tolist()
+        new_ids = value.flatten().tolist()
+        self.ids, self.tokens, self.last = self.ids + new_ids, self.tokens + len(new_ids), new_ids[-1]
         if (new := self._new(self.ids)) and not new.endswith("�"):
             self._tell(new)
 
@@ -132,28 +142,33 @@ class Pieces(BaseStreamer):
     def _tell(self, new: str) -> None:
         assert self.ids is not None
         self.ids, self.known = self.ids[self.known :], len(self.ids) - self.known
-        self.told.put(new)
+        self.told.put((new, self.tokens))
 
     def __iter__(self) -> Iterator[str]:
         while (piece := self.told.get()) is not None:
             if isinstance(piece, Exception):
                 raise ModelError(f"generation failed: {type(piece).__name__}: {piece}") from piece
-            yield piece
+            text, self.heard = piece
+            yield text
 
 
-def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
-    """Pieces up to and with the first stop string; only what may be the beginning of one is held back."""
+def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Generator[str, None, bool]:
+    """Pieces up to and with the first stop string; only what may be the beginning of one is held back.
+
+    A stop string is always whole within one piece.  The generator's value is whether there was one.
+    """
     held = ""
     for piece in pieces:
         held += piece
         if cuts := [held.index(stop) + len(stop) for stop in stops if stop in held]:
             yield held[: min(cuts)]
-            return
+            return True
         if safe := len(held) - _begun(held, stops):
             yield held[:safe]
             held = held[safe:]
     if held:
         yield held
+    return False
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ It does not know who asks.  One bad request never spoils its batch.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +17,7 @@ from llmray.corpus.record import Columns
 from llmray.job.errors import LlmrayError, ModelError, RequestError
 from llmray.job.schema import Model, TaskOptions
 from llmray.model import load
-from llmray.model.generate import stream
+from llmray.model.generate import Stream, stream
 from llmray.tasks import make
 from llmray.tasks.base import Answer, Request, Task
 
@@ -94,8 +94,11 @@ class Predictor:
         with self.lock, torch.inference_mode():
             return self.task.measure(self.model, rows)
 
-    def stream(self, request: Request) -> Iterator[str]:
-        """Pieces of generated text as they come.  Raises `RequestError` before the first piece."""
+    def stream(self, request: Request) -> Stream:
+        """Pieces of generated text as they come, the rest of the answer as the generator's value.
+
+        Raises `RequestError` before the first piece.
+        """
         if complaint := _complaint(self.task.name, request):
             raise complaint
         return stream(self.task, self.model, request, self.lock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -108,10 +109,20 @@ class CausalLanguageModel(LanguageModel):
         text = self.processor.tokenizer.decode(new, skip_special_tokens=True)
         cuts = [text.index(stop) + len(stop) for stop in parameters.stop if stop in text]
         text = text[: min(cuts)] if cuts else text
+        tokens = self._reaching(parameters.stop, new) if cuts else len(new)
         if parameters.return_full_text:
             text = self.processor.tokenizer.decode(prompt, skip_special_tokens=True) + text
         reason = "stop_sequence" if cuts else "eos_token" if ended else "length"
-        return {"generated_text": text, "finish_reason": reason, "prompt_tokens": len(prompt), "tokens": len(new)}
+        return {"generated_text": text, "finish_reason": reason, "prompt_tokens": len(prompt), "tokens": tokens}
+
+    def _reaching(self, stops: Sequence[str], ids: list[int]) -> int:
+        """How many tokens it takes to come to a stop string; `generate` may have gone on behind it."""
+
+        def stopped(count: int) -> bool:
+            text = self.processor.tokenizer.decode(ids[:count], skip_special_tokens=True)
+            return any(stop in text.rstrip("�") for stop in stops)  # a character may still lack some of its bytes
+
+        return bisect_left(range(len(ids)), True, key=stopped)
 
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         """Each document's negative log-likelihood (nats), every token predicted, the first one after an end token."""

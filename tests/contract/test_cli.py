@@ -59,6 +59,21 @@ def test_models_list_is_empty_json(tmp_path):
     assert (done.returncode, json.loads(done.stdout)) == (0, {"versions": []})
 
 
+def test_a_key_is_told_once_and_revoked_by_its_id(tmp_path):
+    job = f"output={tmp_path}"
+    made = json.loads(llmray("keys", "create", "ana", job, "--json").stdout)
+    assert "llmray-" in llmray("keys", "create", "ben", job).stdout
+    assert json.loads(llmray("keys", "revoke", made["id"], job, "--json").stdout)["revoked"]
+    listed = llmray("keys", "list", job, "--json").stdout
+    assert [(key["name"], bool(key["revoked"])) for key in json.loads(listed)["keys"]] == [
+        ("ana", True),
+        ("ben", False),
+    ]
+    assert made["key"] not in listed
+    unknown = llmray("keys", "revoke", "none", job)
+    assert (unknown.returncode, "holds no key 'none'" in unknown.stderr) == (1, True)
+
+
 def test_work_that_fails_exits_1(tmp_path):
     done = llmray("models", "register", "qa", str(tmp_path), "--output", str(tmp_path))
     assert done.returncode == 1

@@ -3,11 +3,14 @@
 import io
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import pytest
 import ray
 from huggingface_hub import InferenceClient
@@ -22,6 +25,7 @@ from llmray.job.schema import Endpoint, Job, Serve
 from llmray.model.load import build, processor, save
 from llmray.store.journal import Progress
 from llmray.tasks import make
+from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
 from ui.app import launch
@@ -32,7 +36,10 @@ PRESETS = {
     "captioning": "vit-gpt2-tiny",
     "causal_lm": "gpt2-tiny",
     "masked_lm": "bert-tiny",
+    "classification": "bert-tiny",
+    "chat": "llama-tiny",
 }
+OPTIONS = {"classification": {"labels": ["blue", "red"]}}
 TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
 CONTEXT = "A red circle is above a blue square."
 
@@ -50,7 +57,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     train(TEXTS, 400).save_pretrained(root / "tokenizer")
     for name, preset in PRESETS.items():
         job = Job.model_validate(
-            {"task": name, "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")}}
+            {
+                "task": {"name": name} | OPTIONS.get(name, {}),
+                "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")},
+            }
         )
         assert job.model is not None
         task = make(job.task, processor(job.model))
@@ -99,8 +109,47 @@ def test_text_is_continued_whole_with_details_and_as_a_stream(live: ServeResult)
     assert last.generated_text == whole
 
 
+def test_openai_s_client_gets_what_generate_gives(live: ServeResult) -> None:
+    client_of_openai = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+    assert [model.id for model in client_of_openai.models.list()] == ["causal_lm", "chat"]
+    whole = client(live, "/generate").text_generation("A red", max_new_tokens=8, details=True)
+    asked: Any = {"model": "causal_lm", "prompt": "A red", "max_tokens": 8, "temperature": 0}
+    found = client_of_openai.completions.create(**asked)
+    assert found.choices[0].text == whole.generated_text
+    assert found.usage.completion_tokens == whole.details.generated_tokens
+    events = list(client_of_openai.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert "".join(event.choices[0].text for event in events[:-1]) == whole.generated_text
+    assert events[-1].usage == found.usage
+    with pytest.raises(openai.UnprocessableEntityError, match="temperature"):
+        client_of_openai.completions.create(model="causal_lm", prompt="A red", temperature=9)
+    with pytest.raises(openai.NotFoundError, match="gpt-4"):
+        client_of_openai.completions.create(model="gpt-4", prompt="A red")
+
+
+def test_a_chat_answers_at_its_route_and_at_openai_s(live: ServeResult) -> None:
+    said: Any = [{"role": "user", "content": "What is red?"}]
+    body = {"inputs": said, "parameters": {"max_new_tokens": 8}}
+    whole = httpx.post(f"{live.url}/chat", json=body).json()[0]["generated_text"]
+    client_of_openai = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+    asked: Any = {"model": "chat", "messages": said, "max_completion_tokens": 8, "temperature": 0}
+    assert client_of_openai.chat.completions.create(**asked).choices[0].message.content == whole
+    events = list(client_of_openai.chat.completions.create(**asked, stream=True))
+    assert "".join(event.choices[0].delta.content or "" for event in events) == whole
+    there = InferenceClient(model=live.url).chat_completion(said, max_tokens=8, temperature=0)
+    assert there.choices[0].message.content == whole
+
+
 def test_a_mask_is_filled(live: ServeResult) -> None:
     assert len(client(live, "/fill-mask").fill_mask("A red <mask>.", top_k=2)) == 2
+
+
+def test_a_text_is_classified(live: ServeResult) -> None:
+    first, second = client(live, "/classify").text_classification("A red circle.")
+    assert first.score >= second.score
+    assert first.score + second.score == pytest.approx(1)
+    assert {first.label, second.label} == {"red", "blue"}
+    many = httpx.post(f"{live.url}/classify", json={"inputs": ["a", "b"], "parameters": {"top_k": 1}}).json()
+    assert [len(each) for each in many] == [1, 1]
 
 
 def test_a_wrong_parameter_reaches_the_client_by_name(live: ServeResult) -> None:
@@ -110,7 +159,7 @@ def test_a_wrong_parameter_reaches_the_client_by_name(live: ServeResult) -> None
         client(live, "/qa").question_answering(question="What?", context=CONTEXT, doc_stride=3)
 
 
-@pytest.mark.parametrize("route", ["/qa", "/translate", "/caption", "/generate", "/fill-mask"])
+@pytest.mark.parametrize("route", ["/qa", "/translate", "/caption", "/generate", "/fill-mask", "/classify", "/chat"])
 def test_health_documentation_and_headers(live: ServeResult, route: str) -> None:
     health = httpx.get(f"{live.url}{route}/healthz")
     assert health.json()["status"] == "ready"
@@ -203,8 +252,41 @@ def test_only_loopback_takes_requests(live: ServeResult) -> None:
 def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) -> None:
     found = status()
     assert found.url == live.url
-    assert {end.task: end.model for end in found.endpoints} == models
+    behind = {"openai": f"{models['causal_lm']}, {models['chat']}"}
+    assert {end.task: end.model for end in found.endpoints} == models | behind
     assert {end.status for end in found.endpoints} == {"RUNNING"}
+
+
+def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
+    path = str(tmp_path / "keys.json")
+    made = keys.create(path, "ana")
+    end = Endpoint.model_validate({"task": "causal_lm", "model": models["causal_lm"], "cpus": 0.1})
+    deploy(Serve(port=free_port(), endpoints=(end,), keys=path), None, Progress.silent())
+
+    def statuses(key: str) -> set[int]:
+        headers = {"authorization": f"Bearer {key}"}
+        body = {"inputs": "A red", "prompt": "A red", "max_tokens": 2}
+        asked = (("/generate", ("inputs",)), ("/v1/completions", ("prompt", "max_tokens")))
+        return {
+            httpx.post(live.url + route, json={name: body[name] for name in names}, headers=headers).status_code
+            for route, names in asked
+        }
+
+    until(lambda: statuses("llmray-wrong") == {401})
+    assert statuses(made.key) == {200}
+    assert InferenceClient(model=f"{live.url}/generate", token=made.key).text_generation("A red", max_new_tokens=1)
+    assert httpx.get(f"{live.url}/generate/healthz").status_code == 200
+    assert httpx.get(f"{live.url}/generate/docs").status_code == 401
+    keys.revoke(path, made.id)
+    until(lambda: statuses(made.key) == {401}, within_s=3)
+
+
+def until(true: Callable[[], bool], within_s: float = 30) -> None:
+    """Wait; a redeployed application's old replicas answer until its new ones do."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_missing_model_is_named_and_the_others_stay(live: ServeResult, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from llmray.job.errors import ModelError, RequestError
-from llmray.tasks.base import Request
+from llmray.model.generate import Stream
+from llmray.tasks.base import Answer, Request
 from serve.batcher import Batcher, Outcome
 
 
@@ -24,8 +25,10 @@ class Model:
             raise MemoryError("too much")
         return [RequestError("no") if text == "bad" else {"text": text} for text in texts]
 
-    def stream(self, request: Request) -> Iterator[str]:
-        yield from request.inputs["text"].split()
+    def stream(self, request: Request) -> Stream:
+        words = request.inputs["text"].split()
+        yield from words
+        return {"tokens": len(words)}
 
 
 def batcher(model: Model, size: int = 4, wait_s: float = 0.05, queued: int = 100) -> Batcher:
@@ -87,17 +90,17 @@ def test_a_client_that_left_is_not_answered() -> None:
 
 
 def test_a_stream_gives_pieces_in_order_and_leaves_its_seat() -> None:
-    async def run() -> list[list[str]]:
+    async def run() -> list[list[str | Answer]]:
         shared = batcher(Model(), size=1)
         return [[piece async for piece in shared.stream(ask("a b c"))] for _ in range(3)]
 
-    assert asyncio.run(run()) == [["a", "b", "c"]] * 3
+    assert asyncio.run(run()) == [["a", "b", "c", {"tokens": 3}]] * 3
 
 
 def test_a_model_stops_writing_once_the_reader_has_left() -> None:
     closed = threading.Event()
 
-    def endless(request: Request) -> Iterator[str]:
+    def endless(request: Request) -> Stream:
         try:
             while True:
                 yield "on"

@@ -2,12 +2,16 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from llmray.job.errors import ClusterError, JobError
 from llmray.job.schema import Endpoint, Serve
+from serve import keys
 from serve.environment import free_block, free_port, is_free, prepare_environment
+
+OUTPUT = "runs/none"
 
 
 @pytest.fixture
@@ -20,33 +24,59 @@ def taken() -> Iterator[int]:
 
 def test_a_free_port_is_kept() -> None:
     port = free_port()
-    assert prepare_environment(Serve(port=port)).port == port
+    assert prepare_environment(Serve(port=port), OUTPUT).port == port
 
 
 def test_a_taken_port_is_named_with_the_way_out(taken: int) -> None:
     with pytest.raises(ClusterError, match=rf"{taken} on 127.0.0.1 is taken .*serve.port=….*serve.if_port_taken=next"):
-        prepare_environment(Serve(port=taken))
+        prepare_environment(Serve(port=taken), OUTPUT)
 
 
 def test_the_next_free_port_is_taken_when_the_user_chose_so(taken: int) -> None:
-    found = prepare_environment(Serve(port=taken, if_port_taken="next")).port
+    found = prepare_environment(Serve(port=taken, if_port_taken="next"), OUTPUT).port
     assert taken < found <= taken + 100
     assert is_free("127.0.0.1", found)
 
 
 def test_the_port_of_a_cluster_elsewhere_is_not_judged_here(taken: int) -> None:
-    assert prepare_environment(Serve(port=taken), joins=True).port == taken
+    assert prepare_environment(Serve(port=taken), OUTPUT, joins=True).port == taken
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ClusterError, match=r"serve.host: cannot listen on '192.0.2.77'"):
-        prepare_environment(Serve(host="192.0.2.77", port=free_port()))
+        is_free("192.0.2.77", free_port())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "gpu-1.example.org"])
+def test_an_address_that_others_reach_needs_keys(host: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="there is no API key: make one with `llmray keys create"):
+        prepare_environment(Serve(host=host), str(tmp_path), joins=True)
+    keys.create(str(tmp_path / "keys.json"), "ana")
+    assert prepare_environment(Serve(host=host), str(tmp_path), joins=True).keys == f"{tmp_path}/keys.json"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_loopback_needs_no_keys(host: str, tmp_path: Path) -> None:
+    assert prepare_environment(Serve(host=host), str(tmp_path), joins=True).keys is None
+
+
+def test_keys_that_are_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r"serve.keys: .*/mine.json does not exist; make a first key: llmray keys create"
+    ):
+        prepare_environment(Serve(keys=str(tmp_path / "mine.json")), OUTPUT)
 
 
 def test_two_endpoints_on_one_route_are_refused() -> None:
     ends = (Endpoint(model="a", task={"name": "qa"}), Endpoint(model="b", task={"name": "qa"}))
     with pytest.raises(JobError, match="a, b all answer /qa"):
-        prepare_environment(Serve(port=free_port(), endpoints=ends))
+        prepare_environment(Serve(port=free_port(), endpoints=ends), OUTPUT)
+
+
+def test_a_model_that_is_only_pretrained_has_no_route() -> None:
+    end = Endpoint(model="runs/t5", task={"name": "span_corruption"})
+    with pytest.raises(JobError, match=r"runs/t5 learned span_corruption, .* one of qa, translation"):
+        prepare_environment(Serve(port=free_port(), endpoints=(end,)), OUTPUT)
 
 
 def test_a_block_of_ports_is_free_and_below_the_system_s_own() -> None:

@@ -3,12 +3,13 @@
 import base64
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from starlette.testclient import TestClient
 
 from llmray.job.errors import RequestError
+from llmray.model.generate import Stream
 from llmray.tasks.base import Request
 from serve import limits, routes
 from serve.batcher import Batcher, Outcome
@@ -39,13 +40,14 @@ def predict(requests: Sequence[Request]) -> list[Outcome]:
     return [answer(request) for request in requests]
 
 
-def pieces(request: Request) -> Iterator[str]:
+def pieces(request: Request) -> Stream:
     if request.parameters:
         raise RequestError("unknown parameter 'beams'")
     yield "red "
     yield "circle"
     if request.inputs["text"] == "explode":
         raise ZeroDivisionError("boom")
+    return {"finish_reason": "length", "prompt_tokens": 1, "tokens": 2}
 
 
 def client(task: str, root_path: str = "", max_queued: int = 256) -> TestClient:
@@ -92,7 +94,7 @@ def test_unknown_paths_and_methods_are_answered_in_json() -> None:
         assert "does not exist" in http.get("/nothing").json()["error"]
         wrong = http.get("/")
     assert wrong.status_code == 405
-    assert "takes POST" in wrong.json()["error"]
+    assert "GET is not possible at /" in wrong.json()["error"]
 
 
 def test_health_and_documentation_live_under_the_prefix() -> None:
@@ -111,6 +113,13 @@ def test_a_stream_ends_with_the_whole_text() -> None:
     events = [json.loads(line[5:]) for line in found.text.splitlines() if line]
     assert [event["token"]["text"] for event in events] == ["red ", "circle", ""]
     assert [event["generated_text"] for event in events] == [None, None, "red circle"]
+
+
+def test_a_stream_tells_details_where_they_are_asked_for() -> None:
+    with client("causal_lm") as http:
+        found = http.post("/", json={"inputs": "a", "stream": True, "parameters": {"details": True}})
+    last = json.loads(found.text.splitlines()[-2][5:])["details"]
+    assert (last["finish_reason"], last["generated_tokens"], last["input_length"]) == ("length", 2, 1)
 
 
 def test_a_bad_request_for_a_stream_gets_its_status() -> None:

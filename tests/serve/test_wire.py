@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from huggingface_hub import TextClassificationOutputElement
 from PIL import Image
 
 from llmray.job.errors import RequestError
@@ -45,6 +46,12 @@ def test_a_question_is_read_and_null_parameters_are_left_out() -> None:
 def test_translation_reads_one_text_or_a_list_in_order() -> None:
     assert [each.inputs["text"] for each in read("translation", {"inputs": "one"}).requests] == ["one"]
     assert [each.inputs["text"] for each in read("translation", {"inputs": ["one", "two"]}).requests] == ["one", "two"]
+
+
+def test_a_chat_reads_a_conversation_or_what_a_user_says() -> None:
+    said = [{"role": "user", "content": "Hello"}]
+    assert read("chat", {"inputs": "Hello"}).requests[0].inputs == {"messages": said}
+    assert read("chat", {"inputs": said, "stream": True}).requests[0].inputs == {"messages": said}
 
 
 def test_nested_generation_parameters_are_laid_flat() -> None:
@@ -109,6 +116,10 @@ def test_generate_reads_stream_and_details() -> None:
         ("causal_lm", {"inputs": "a", "stream": "yes"}, 422, "stream must be true or false, not a string"),
         ("causal_lm", {"inputs": "a", "parameters": {"details": 1}}, 422, "parameters.details must be true or false"),
         ("causal_lm", {"inputs": ["a"]}, 422, "inputs must be a string, not a list"),
+        ("classification", {"inputs": ["a", ""]}, 422, "inputs[1] is empty"),
+        ("chat", {"inputs": 5}, 422, "inputs must be a list of messages, not a number"),
+        ("chat", {"inputs": [{"role": "bot", "content": "a"}]}, 422, 'inputs[0].role is "bot"; allowed: system, user'),
+        ("chat", {"inputs": [{"role": "user"}]}, 422, "inputs[0].content must be a string, not null"),
         ("masked_lm", {"inputs": True}, 422, "inputs must be a string, not true or false"),
         ("captioning", {"inputs": 7}, 422, "inputs must be the picture in base64"),
         ("captioning", {"inputs": "no base64!"}, 422, "not valid base64"),
@@ -158,6 +169,19 @@ def test_answers_have_the_client_s_shapes() -> None:
         {"translation_text": "x"},
         {"translation_text": "y"},
     ]
+
+
+def test_classes_are_one_list_an_input_as_the_client_reads_them() -> None:
+    found = [{"candidates": [{"label": "a", "score": 0.75}, {"label": "b", "score": 0.25}]}]
+    one = read("classification", {"inputs": "x", "parameters": {"top_k": 2, "function_to_apply": None}})
+    assert one.requests[0].parameters == {"top_k": 2}
+    written = wire.write("classification", one, found)
+    assert [(e.label, e.score) for e in TextClassificationOutputElement.parse_obj_as_list(written)[0]] == [
+        ("a", 0.75),
+        ("b", 0.25),
+    ]
+    two = read("classification", {"inputs": ["x", "y"]})
+    assert wire.write("classification", two, found * 2) == written * 2
 
 
 def test_details_are_written_when_asked_for() -> None:

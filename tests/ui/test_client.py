@@ -81,6 +81,17 @@ def test_a_key_is_sent_only_when_there_is_one(client, endpoints):
     assert sent == [None, "Bearer llm-clé".encode().decode("latin-1"), None]
 
 
+def test_who_enters_no_key_asks_with_the_page_s_own(client, endpoints):
+    own = Client(client.base_url, "llmray-page")
+    own.keyed(" ").translate("a text")
+    own.keyed("llmray-mine").translate("a text")
+    own.close()
+    assert [headers.get("authorization") for headers in endpoints.headers] == [
+        "Bearer llmray-page",
+        "Bearer llmray-mine",
+    ]
+
+
 def test_half_a_surrogate_pair_reaches_the_endpoint(client, endpoints):
     client.translate("a \ud83d")
     assert endpoints.sent == [{"inputs": "a \ud83d"}]

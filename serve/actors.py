@@ -1,0 +1,84 @@
+"""What Ray Serve runs: a model's replica, and the one in front of those that generate.
+
+It does not know how they are deployed (`deploy`), nor what they answer (`replica`, `front`).
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.serve.handle import DeploymentHandle
+
+from llmray.job.errors import RequestError
+from llmray.job.schema import Endpoint
+from serve.keys import Keys
+from serve.shapes import Part
+
+
+@ray_serve.deployment
+@ray_serve.ingress()
+class Replica:
+    """One copy of one endpoint's model.  Ray Serve sends it requests once the constructor is through."""
+
+    def __init__(self, endpoint: Endpoint, model: str, keys: str | None) -> None:
+        from serve import completions, replica  # torch and transformers: seconds that the driver need not spend
+
+        self.endpoint = endpoint
+        self.predictor = replica.load(endpoint, model)
+        self.batcher = replica.queue(endpoint, self.predictor)
+        self.answered = completions.respond
+        self.application = replica.application(endpoint, self.predictor, self.batcher, Keys(keys) if keys else None)
+
+    def reconfigure(self, described: dict[str, str]) -> None:
+        """Nothing to do: Serve keeps `described` (task, model, keys) so that `status` can tell it."""
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self.application
+
+    async def identity(self) -> dict[str, str]:
+        return {"name": self.predictor.name, "version": str(self.predictor.version)}
+
+    async def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
+        async for part in self.answered(self.endpoint.task.name, self.predictor.name, self.batcher, body):
+            yield part
+
+
+@ray_serve.deployment
+@ray_serve.ingress()
+class Front:
+    """OpenAI's routes, passed on to the replicas of `models` (task → model)."""
+
+    def __init__(self, models: Mapping[str, str], keys: str | None) -> None:
+        from serve import front
+
+        self.application = front.build({task: Remote(task) for task in models}, Keys(keys) if keys else None)
+
+    def reconfigure(self, described: dict[str, str]) -> None:
+        """Nothing to do, as in `Replica`."""
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self.application
+
+
+class Remote:
+    """A model that other replicas hold; the load is spread among them."""
+
+    def __init__(self, task: str) -> None:
+        self.handle: Any = DeploymentHandle(task, task)
+        self.task = task
+
+    async def identity(self) -> dict[str, str]:
+        found: dict[str, str] = await self.handle.identity.remote()
+        return found
+
+    async def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
+        parts = self.handle.options(stream=True).respond.remote(body)
+        try:
+            async for part in parts:
+                yield part
+        except ray.exceptions.RayActorError:
+            raise RequestError(f"the replica of {self.task} has gone; try again soon", 503) from None
+        finally:
+            parts.cancel()

@@ -1,0 +1,89 @@
+"""What every application shares: bodies within limits, errors in JSON, and headers that name the model.
+
+It does not know what is asked or answered.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmray.job.errors import LlmrayError, RequestError
+from serve.limits import DRAIN_BYTES
+
+Failure: TypeAlias = Callable[[str, int], Mapping[str, Any]]
+"""Message and status → body."""
+RETRY_AFTER_S = 1
+
+
+class Envelope:
+    """Adds headers to every answer, and takes the bare prefix (`/qa`) for its root (`/qa/`)."""
+
+    def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
+        self.app = app
+        self.headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self.headers)
+            await send(message)
+
+        if scope["path"] == scope.get("root_path", ""):
+            scope = {**scope, "path": scope["path"] + "/"}
+        return await self.app(scope, receive, send_named)
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+        elif size > DRAIN_BYTES:
+            break
+    if size > limit:
+        raise RequestError(f"The body is larger than the {limit:,} bytes that this route reads", 413)
+    return b"".join(chunks)
+
+
+def refusal(error: RequestError, failure: Failure) -> Response:
+    headers = {"retry-after": str(RETRY_AFTER_S)} if error.status == 503 else None
+    return JSONResponse(failure(str(error), error.status), error.status, headers)
+
+
+def answer_errors(app: FastAPI, failure: Failure) -> None:
+    """Errors as JSON, in the form that `failure` gives them."""
+
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        return refusal(error, failure)
+
+    @app.exception_handler(LlmrayError)
+    async def broken(request: Request, error: LlmrayError) -> Response:
+        return JSONResponse(failure(str(error), 500), 500)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        return JSONResponse(failure(_said(request, error), error.status_code), error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)
+
+
+def _said(request: Request, error: HTTPException) -> str:
+    here = request.scope.get("root_path", "")
+    if error.status_code == 405:
+        return f"{request.method} is not possible at {request.url.path}; {here}/docs says what is"
+    if error.status_code == 404:
+        return f"{request.url.path} does not exist; see {here}/docs"
+    return str(error.detail)
