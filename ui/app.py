@@ -24,7 +24,7 @@ from ui.style import CSS
 from ui.theme import theme
 from ui.trouble import EndpointError
 
-FIRST_PORT, PORTS = 7860, 100
+FIRST_PORT, PORTS, TRIES = 7860, 100, 5
 UPLOADS_KEPT_S = 3600
 ROUTES = {"Ask": "/qa", "Translate": "/translate", "Caption": "/caption", "Write": "/generate"}
 _ICON = (
@@ -81,11 +81,14 @@ def launch(
     """Show the page at its URL until the returned function is called; with no port, at a free one."""
     folder = _folder()
     page = build(base_url, examples, key=key, timeout_s=timeout_s)
-    port = _port(host, port)
-    try:
-        url = _serve(page, host, port, folder)
-    except OSError as error:
-        raise _taken(host, port, error) from None
+    for left in reversed(range(TRIES if port is None else 1)):  # pages that start at once find the same port free
+        chosen = _port(host, port)
+        try:
+            url = _serve(page, host, chosen, folder)
+            break
+        except OSError as error:
+            if not left:
+                raise _taken(host, chosen, error) from None
     return url, lambda: page.close(verbose=False)
 
 

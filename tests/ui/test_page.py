@@ -169,7 +169,7 @@ def test_a_phone_in_the_dark_scrolls_down_only(visit):
     for tab in ("Ask", "Translate", "Caption", "Write"):
         go(page, tab)
         page.locator(".lr-examples:visible button").first.click()
-        expect(page.locator(".lr-by:visible")).to_have_count(1)
+        expect(page.locator(".lr-by:visible"), tab).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(int(part) for part in re.findall(r"\d+", background)[:3]) < 120
