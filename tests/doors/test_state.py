@@ -181,6 +181,7 @@ def test_want_of_memory_is_named_with_its_worker(tmp_path: Path, monkeypatch: py
     assert failure(tmp_path)["kind"] == "out of memory"
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_told_with_its_rank(tmp_path: Path) -> None:
     """SIGKILL of one of two workers that nobody starts again."""
     job = job_of(tmp_path, "scale.workers=2", "train.steps=4000", "data.eval=[]")

@@ -144,6 +144,7 @@ def test_another_job_is_kept_out_of_the_folder(unbroken: Path) -> None:
         train(job_of(unbroken, "train.steps=70"), Progress.silent())
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(unbroken: Path, tmp_path: Path) -> None:
     """After SIGKILL the run resumes by itself and ends with the very weights of the undisturbed run."""
     with meanwhile(lambda: kill_a_worker(tmp_path)) as killed:
@@ -155,6 +156,7 @@ def test_a_killed_worker_costs_nothing_but_time(unbroken: Path, tmp_path: Path) 
     assert weights(tmp_path) == weights(unbroken)
 
 
+@pytest.mark.slow
 def test_divergence_ends_the_run_at_once_in_words(tmp_path: Path) -> None:
     """A worker's own error comes back as it is, and nobody starts the worker again to hear it three more times."""
     job = job_of(tmp_path, "scale.workers=1", "train.learning_rate=1e30", "train.log_every=1", "data.eval=[]")

@@ -168,6 +168,7 @@ def test_a_phone_in_the_dark_scrolls_down_only(visit):
     page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
     for tab in ("Ask", "Translate", "Caption", "Write"):
         go(page, tab)
+        expect(page.locator(".lr-examples:visible")).to_have_count(1)  # that of the tab before is gone
         page.locator(".lr-examples:visible button").first.click()
         expect(page.locator(".lr-by:visible"), tab).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
