@@ -41,19 +41,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args) or 0)
     except LlmrayError as error:
+        _ignore_signals()
         print(f"llmray {args.verb}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        _ignore_signals()  # others may have listened since; a signal that ends Python's own end hides the exit code
         print(f"llmray {args.verb}: interrupted; everything it started is shut down", file=sys.stderr)
         return 130
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """The first signal unwinds; further ones cannot tear the shutting down apart."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _ignore_signals()
     print("\nstopping …", file=sys.stderr)
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _parser() -> argparse.ArgumentParser:
