@@ -98,6 +98,7 @@ def test_nothing_to_prepare_is_an_error(made, tmp_path):
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_share_every_batch_pass_after_pass(made):
     job, task = made
 
