@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
-from llmray.job.schema import Train
+from llmray.job.training import Train
 from llmray.tasks.base import Tensors
 from llmray.tasks.causal_lm import CausalLanguageModel
 from llmray.training.attempt import EAGER_TOKENS

@@ -15,7 +15,7 @@ import ray
 import ray.data
 
 from llmray.job.errors import ClusterError
-from llmray.job.schema import Scale
+from llmray.job.training import Scale
 
 LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5

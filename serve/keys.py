@@ -93,19 +93,18 @@ def create(path: str, name: str) -> NewApiKey:
     secret = PREFIX + secrets.token_urlsafe(32)
     about = ApiKey(id=secrets.token_hex(4), name=name, created=_now())
     with _alone(path):
-        kept = _read(path).keys if place.exists(path) else ()
-        _write(path, (*kept, _Entry(sha256=_hashed(secret), about=about)))
+        _write(path, (*_kept(path), _Entry(sha256=_hashed(secret), about=about)))
     return NewApiKey(id=about.id, name=name, key=secret)
 
 
 def listed(path: str) -> tuple[ApiKey, ...]:
-    return tuple(entry.about for entry in _read(path).keys) if place.exists(path) else ()
+    return tuple(entry.about for entry in _kept(path))
 
 
 def revoke(path: str, identity: str) -> ApiKey:
     """Make a key worthless; its entry stays, so that a file of revoked keys never opens the endpoints."""
     with _alone(path):
-        keys = {entry.about.id: entry for entry in (_read(path).keys if place.exists(path) else ())}
+        keys = {entry.about.id: entry for entry in _kept(path)}
         if identity not in keys:
             raise StoreError(f"{path}: holds no key {identity!r}; `llmray keys list` tells their ids")
         entry = keys[identity]
@@ -113,6 +112,11 @@ def revoke(path: str, identity: str) -> ApiKey:
             entry = entry.model_copy(update={"about": entry.about.model_copy(update={"revoked": _now()})})
             _write(path, tuple((keys | {identity: entry}).values()))
     return entry.about
+
+
+def _kept(path: str) -> tuple[_Entry, ...]:
+    """The entries of a file that may not be there yet."""
+    return _read(path).keys if place.exists(path) else ()
 
 
 def _read(path: str) -> _File:

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ray_cluster() -> Iterator[None]:
     """One real local Ray cluster for the whole test session."""
     from cluster.session import session
-    from llmray.job.schema import Scale
+    from llmray.job.training import Scale
 
     with session(Scale(), cpus=6):
         yield

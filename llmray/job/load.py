@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from llmray.job.errors import JobError
-from llmray.job.schema import Job, TaskName
+from llmray.job.schema import Job
+from llmray.job.task import TaskName
 
 Loc = tuple[int | str, ...]
 

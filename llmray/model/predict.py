@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from llmray.corpus.record import Columns
 from llmray.job.errors import LlmrayError, ModelError, RequestError
-from llmray.job.schema import Model, TaskOptions
+from llmray.job.schema import Model
+from llmray.job.task import TaskOptions
 from llmray.model import load
 from llmray.model.generate import Stream, stream
 from llmray.tasks import make

@@ -5,6 +5,7 @@ clouds' own standard chains.
 """
 
 import errno
+import hashlib
 import itertools
 import os
 import shutil
@@ -134,6 +135,15 @@ def read_text(path: str) -> str:
         return str(file.read())
 
 
+def sha256(path: str) -> str | None:
+    """Hash of a file's bytes; None where there is none."""
+    try:
+        with open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return None
+
+
 def write_text(path: str, text: str) -> None:
     """Write so that a reader sees the old text or the new one, never half: temporary name, then rename."""
     with replacing(path) as file:
@@ -209,9 +219,11 @@ def _download(path: str) -> Path:
 
 
 def remove(path: str) -> None:
+    """Raises `StoreError` as `open_file` does."""
     fs, inner = _filesystem(path)
-    if fs.exists(inner):
-        fs.rm(inner, recursive=True)
+    with _in_words(path, writes=True):
+        if fs.exists(inner):
+            fs.rm(inner, recursive=True)
 
 
 def expand(path: str, suffixes: Sequence[str] = ()) -> list[str]:

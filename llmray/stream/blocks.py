@@ -111,16 +111,10 @@ def manifest(store: str) -> dict[str, Any]:
 def damaged(store: str, files: Sequence[dict[str, Any]]) -> list[str]:
     """Paths of a store's files that are missing, or not what was written."""
     with ThreadPoolExecutor() as pool:
-        found = zip(files, pool.map(lambda file: _digest(place.join(store, BLOCKS, file["name"])), files), strict=True)
+        found = zip(
+            files, pool.map(lambda file: place.sha256(place.join(store, BLOCKS, file["name"])), files), strict=True
+        )
         return [place.join(store, BLOCKS, file["name"]) for file, digest in found if digest != file["sha256"]]
-
-
-def _digest(path: str) -> str | None:
-    try:
-        with place.open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    except FileNotFoundError:
-        return None
 
 
 def columns(store: str, files: Sequence[dict[str, Any]]) -> dict[str, str]:

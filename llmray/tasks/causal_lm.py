@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from llmray.corpus.record import Columns
 from llmray.job.errors import ModelError, RequestError
 from llmray.tasks.base import Answer, Request, Tensors
 from llmray.tasks.generating import grouped, position_limit
-from llmray.tasks.language import LanguageModel, inputs, numbered, passes
+from llmray.tasks.language import LanguageModel, Scores, inputs, numbered, summed, target_nll
 from llmray.tasks.losses import chunked_cross_entropy
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import TextParameters, generation, judged
@@ -128,28 +127,19 @@ class CausalLanguageModel(LanguageModel):
         """Each document's negative log-likelihood (nats), every token predicted, the first one after an end token."""
         documents = [[self.end, *ids.tolist(), self.end] for ids in self.ids(rows["text"])]
         window = min(position_limit(model), self.options.seq_len + 1)
-        windows = [
-            (number, ids[at : at + window])
-            for number, ids in enumerate(documents)
-            for at in range(0, len(ids) - 1, window - 1)
-        ]
-        nll = [0.0] * len(documents)
-        for some in passes(windows, window):
-            for (number, _), found in zip(some, self._likelihoods(model, [ids for _, ids in some]), strict=True):
-                nll[number] += found
+        windows = [[ids[at : at + window] for at in range(0, len(ids) - 1, window - 1)] for ids in documents]
+        found = summed(windows, window, lambda some: self._likelihoods(model, some))
         return [
-            {"nll": found, "tokens": len(ids) - 1, "bytes": len(text.encode())}
-            for found, ids, text in zip(nll, documents, rows["text"], strict=True)
+            {"nll": nll, "tokens": len(ids) - 1, "bytes": len(text.encode())}
+            for (nll,), ids, text in zip(found, documents, rows["text"], strict=True)
         ]
 
-    def _likelihoods(self, model: PreTrainedModel, windows: list[list[int]]) -> list[float]:
+    def _likelihoods(self, model: PreTrainedModel, windows: list[list[int]]) -> Scores:
         """Each window's negative log-likelihood (nats) but for its first token."""
         batch = ids_and_mask(windows, self._pad)
         with torch.inference_mode():
             logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits[:, :-1].float()
-        targets = padded(windows, -100)[:, 1:].to(logits.device)
-        nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
-        return nll.view(targets.shape).sum(1).tolist()
+        return zip(target_nll(logits, padded(windows, -100)[:, 1:].to(logits.device)), strict=True)
 
     def summarise(self, measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
         nll, tokens = sum(m["nll"] for m in measurements), sum(m["tokens"] for m in measurements)

@@ -6,11 +6,13 @@ It does not know which of a block's tokens are predicted.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from llmray.corpus.encode import Encode, Ids, encoder_of
 from llmray.corpus.pack import pack, pack_best_fit
@@ -20,6 +22,9 @@ from llmray.tasks.tensors import padded
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import PreTrainedModel
+
+Scores: TypeAlias = Iterable[tuple[float, ...]]
+"""The numbers of each block."""
 
 SCORED_TOKENS = 1 << 12
 """Tokens that are scored at once: their logits over a vocabulary of 50,000 take 0.8 GB."""
@@ -60,10 +65,23 @@ def numbered(lengths: Sequence[Sequence[int]], width: int) -> torch.Tensor:
     return torch.nn.functional.pad(found := padded(rows, -1), (0, width - found.shape[1]), value=-1)
 
 
-def passes(blocks: Sequence[Any], seq_len: int) -> Iterator[Sequence[Any]]:
-    """Blocks of at most `seq_len` tokens in runs of at most `SCORED_TOKENS`, one block at least."""
-    rows = max(1, SCORED_TOKENS // seq_len)
-    return (blocks[at : at + rows] for at in range(0, len(blocks), rows))
+def summed(
+    per_row: Sequence[Sequence[Any]], seq_len: int, score: Callable[[list[Any]], Scores]
+) -> list[tuple[float, ...]]:
+    """Of each row the sums of what `score` tells of its blocks, of which there is at least one.
+
+    Blocks, of at most `seq_len` tokens, are scored in runs of at most `SCORED_TOKENS`, whatever rows they are of.
+    """
+    blocks = [block for row in per_row for block in row]
+    step = max(1, SCORED_TOKENS // seq_len)
+    found = chain.from_iterable(score(blocks[at : at + step]) for at in range(0, len(blocks), step))
+    return [tuple(map(sum, zip(*islice(found, len(row)), strict=True))) for row in per_row]
+
+
+def target_nll(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """Negative log-likelihood (nats) of each row's targets, summed; logits (rows, width, classes)."""
+    nll = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
+    return list(nll.view(labels.shape).sum(1).tolist())
 
 
 def inputs(model: torch.nn.Module, batch: Tensors, causal: bool) -> Tensors:

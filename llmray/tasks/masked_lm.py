@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
 from llmray.corpus.record import Columns
 from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request, Tensors
 from llmray.tasks.generating import grouped, position_limit
-from llmray.tasks.language import LanguageModel, inputs, numbered, passes
+from llmray.tasks.language import LanguageModel, Scores, inputs, numbered, summed, target_nll
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import FillParameters, judged
 from llmray.tasks.tensors import ids_and_mask
@@ -98,24 +97,18 @@ class MaskedLanguageModel(LanguageModel):
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         """Blocks of each document with tokens hidden as in training."""
         per_row = [self.encode({"text": [text]})["input_ids"] for text in rows["text"]]
-        blocks = [(number, block) for number, row in enumerate(per_row) for block in row]
-        found: list[dict[str, Any]] = [{"nll": 0.0, "tokens": 0, "right": 0} for _ in per_row]
-        for some in passes(blocks, self.options.seq_len):
-            for (number, _), scores in zip(some, self._scores(model, [block for _, block in some]), strict=True):
-                for name, value in zip(found[number], scores, strict=True):
-                    found[number][name] += value
-        return found
+        found = summed(per_row, self.options.seq_len, lambda blocks: self._scores(model, blocks))
+        return [{"nll": nll, "tokens": hidden, "right": right} for nll, hidden, right in found]
 
-    def _scores(self, model: PreTrainedModel, blocks: list[Any]) -> Iterator[tuple[float, int, int]]:
+    def _scores(self, model: PreTrainedModel, blocks: list[Any]) -> Scores:
         """Of each block the negative log-likelihood (nats) of its hidden tokens, their number, and those guessed."""
         batch = self.collate({"input_ids": blocks})
         labels = batch.pop("labels")
         with torch.inference_mode():
             logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu()
-        nll = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
         hidden = labels != -100
         right = ((logits.argmax(-1) == labels) & hidden).sum(1)
-        return zip(nll.view(labels.shape).sum(1).tolist(), hidden.sum(1).tolist(), right.tolist(), strict=True)
+        return zip(target_nll(logits, labels), hidden.sum(1).tolist(), right.tolist(), strict=True)
 
     def summarise(self, measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
         nll, tokens = sum(m["nll"] for m in measurements), sum(m["tokens"] for m in measurements)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 
 from llmray.corpus.pack import pack
 from llmray.corpus.record import Columns
 from llmray.job.errors import JobError, RequestError
 from llmray.tasks.base import Answer, Processor, Request, Tensors
 from llmray.tasks.generating import grouped
-from llmray.tasks.language import LanguageModel, passes
+from llmray.tasks.language import LanguageModel, Scores, summed, target_nll
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import SequenceParameters, generation, judged
 from llmray.tasks.tensors import ids_and_mask, padded
@@ -113,19 +112,16 @@ class SpanCorruption(LanguageModel):
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         """Each document's blocks, cut as in training: negative log-likelihood (nats) of the targets."""
         per_row = [self.encode({"text": [text]})["input_ids"] for text in rows["text"]]
-        blocks = [(number, block) for number, row in enumerate(per_row) for block in row]
-        found: list[dict[str, Any]] = [{"nll": 0.0, "tokens": 0} for _ in per_row]
-        for some in passes(blocks, self.options.seq_len):
-            batch = self.collate({"input_ids": [block for _, block in some]})
-            labels = batch["labels"]
-            with torch.inference_mode():
-                logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu()
-            nll = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
-            counts = (labels != -100).sum(1).tolist()
-            for (number, _), lost, tokens in zip(some, nll.view(labels.shape).sum(1).tolist(), counts, strict=True):
-                found[number]["nll"] += lost
-                found[number]["tokens"] += tokens
-        return found
+        found = summed(per_row, self.options.seq_len, lambda blocks: self._scores(model, blocks))
+        return [{"nll": nll, "tokens": targets} for nll, targets in found]
+
+    def _scores(self, model: PreTrainedModel, blocks: list[Any]) -> Scores:
+        """Of each block the negative log-likelihood (nats) of its targets, and their number."""
+        batch = self.collate({"input_ids": blocks})
+        with torch.inference_mode():
+            logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu()
+        labels = batch["labels"]
+        return zip(target_nll(logits, labels), (labels != -100).sum(1).tolist(), strict=True)
 
     def summarise(self, measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
         """Of each token of the targets, sentinels and ends included."""

@@ -16,7 +16,8 @@ import torch.distributed as dist
 
 from llmray.corpus.source import is_store
 from llmray.job.errors import LlmrayError, StoreError
-from llmray.job.schema import Job, LocalSGD, Train
+from llmray.job.schema import Job
+from llmray.job.training import Train
 from llmray.model.load import build, longest, save
 from llmray.store import folder, place
 from llmray.stream.batches import batches
@@ -197,7 +198,7 @@ class Attempt:
             parallel.shard(self.learner, seat.world, seat.device, half=train.precision == "bf16")
             return parallel.with_whole_state(optimizer(self.model, train))
         if scale.parallel == "local_sgd" and seat.world > 1:
-            return parallel.LocalSGD(optimizer(self.model, train), scale.local_sgd or LocalSGD(), seat.world)
+            return parallel.LocalSGD(optimizer(self.model, train), scale.meetings, seat.world)
         return optimizer(self.model, train)
 
     def _replicated(self) -> torch.nn.Module:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import torch
 
+from llmray.job.errors import StorageError
 from llmray.store import place
 
 STATE, MANIFEST = "state.pt", "manifest.json"
@@ -60,8 +61,11 @@ def save_state(
 ) -> None:
     """Write a checkpoint now.  `extra` may hold tensors, numbers, strings, lists and dicts; the manifest tells what is
     in `about`, as JSON."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "extra": extra}
-    _write(folder, state, about or {})
+    _write(folder, _state(model, optimizer, step, extra), about or {})
+
+
+def _state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, extra: Any) -> dict[str, Any]:
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "extra": extra}
 
 
 def _write(folder: str, state: dict[str, Any], about: Mapping[str, Any]) -> None:
@@ -125,16 +129,9 @@ def damage(folder: str) -> str | None:
     except ValueError:
         return f"{MANIFEST} is not as it was written"
     for name, written in manifest["files"].items():
-        try:
-            with place.open_file(place.join(folder, name), "rb") as file:
-                size, sha256 = 0, hashlib.sha256()
-                while data := file.read(1 << 22):
-                    size += len(data)
-                    sha256.update(data)
-        except FileNotFoundError:
-            return f"{name} is missing"
-        if {"bytes": size, "sha256": sha256.hexdigest()} != written:
-            return f"{name} is not as it was written"
+        found = place.sha256(place.join(folder, name))
+        if found != written["sha256"]:
+            return f"{name} is {'not as it was written' if found else 'missing'}"
     return None
 
 
@@ -213,8 +210,8 @@ class Saver:
     ) -> None:
         """Copy the state to host memory, then write it in the background."""
         self.wait()
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "extra": extra}
-        self.pending = self.thread.submit(self._save, _copied(state), about or {})
+        state = _copied(_state(model, optimizer, step, extra))
+        self.pending = self.thread.submit(self._save, state, about or {})
 
     def _save(self, state: dict[str, Any], about: Mapping[str, Any]) -> None:
         folder = folder_of(self.root, state["step"])
@@ -223,7 +220,7 @@ class Saver:
             try:
                 _write(folder, state, about)
             except BaseException:
-                with suppress(OSError):  # a full disk needs the room
+                with suppress(OSError, StorageError):  # a full disk needs the room
                     place.remove(folder)
                 raise
 

@@ -6,7 +6,7 @@ It does not know what is learned.  A device whose peak is not in the table has n
 import torch
 from transformers import PreTrainedModel
 
-from llmray.job.schema import CausalLM, MaskedLM, TaskOptions
+from llmray.job.task import CausalLM, MaskedLM, TaskOptions
 
 BF16_PEAKS = (
     *(("B200", 2250e12), ("H200", 989e12), ("H100 PCIe", 756e12), ("H100 NVL", 835e12), ("H100", 989e12)),

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from llmray.job.errors import LlmrayError
-from llmray.job.schema import Train
+from llmray.job.training import Train
 from llmray.tasks.base import Tensors
 from llmray.training.optim import schedule
 from llmray.training.parallel import in_step, quiet

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from llmray.job.errors import JobError
-from llmray.job.schema import LoRA
+from llmray.job.training import LoRA
 from llmray.training.optim import blocks
 
 

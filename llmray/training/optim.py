@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmray.job.schema import Train
+from llmray.job.training import Train
 
 BETAS = (0.9, 0.98)
 """The second as RoBERTa's (https://arxiv.org/abs/1907.11692): at torch's 0.999 a run of a few hundred steps would end

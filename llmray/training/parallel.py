@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from llmray.job.errors import DataError
-from llmray.job.schema import LocalSGD as Meetings
+from llmray.job.training import LocalSGD as Meetings
 from llmray.tasks.base import Task, Tensors
 from llmray.training.optim import blocks
 

@@ -12,14 +12,16 @@ from typing import Any
 from llmray.corpus.source import is_store, read, shards
 from llmray.job.errors import DataError, JobError
 from llmray.job.load import require
-from llmray.job.schema import Classification, Job, Model, Train
+from llmray.job.schema import Job, Model
+from llmray.job.task import Classification
+from llmray.job.training import Train
 from llmray.model.load import processor, require_fit, resolve
 from llmray.model.registry import nearest
 from llmray.store import place
 from llmray.stream.datasets import features, labelled, train_tokenizer
 from llmray.stream.feed import Feed, Portion, portions_of
 from llmray.tasks import TASKS, make
-from llmray.tasks.base import Task
+from llmray.tasks.base import Processor, Task
 from llmray.training.attempt import Work
 from llmray.training.lora import require_peft
 
@@ -34,8 +36,7 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     if job.train.lora:
         require_peft()
     model = settled_model(job, resumed)
-    loss = {"label_smoothing": job.train.label_smoothing, "chunked_loss": job.train.chunked_loss}
-    task = settled_task(job, make(job.task, processor(model), seed=job.train.seed, **loss))
+    task = settled_task(job, processor(model))
     require_fit(model, task)
     require_one_batch(job, task)
     given, job = job, job.model_copy(update={"model": model, "task": task.options})
@@ -64,8 +65,11 @@ def settled_model(job: Job, resumed: bool) -> Model:
     return job.model.model_copy(update={"from_": reference, "tokenizer": tokenizer and absolute(tokenizer)})
 
 
-def settled_task(job: Job, task: Task) -> Task:
+def settled_task(job: Job, processor: Processor) -> Task:
     """The task, its classes found in the corpus where it has some and the job names none."""
+    train = job.train
+    loss = {"label_smoothing": train.label_smoothing, "chunked_loss": train.chunked_loss}
+    task = make(job.task, processor, train.seed, **loss)
     if not isinstance(task.options, Classification) or task.options.regression or task.options.labels:
         return task
     labels = labelled(job.data.train, task)
@@ -76,8 +80,7 @@ def settled_task(job: Job, task: Task) -> Task:
             f"data.train: {len(labels)} different labels, such as {labels[0]!r}; is it the right column? Numbers to be"
             " told need task.regression: true; that many classes need to be named as task.labels"
         )
-    loss = {"label_smoothing": task.label_smoothing, "chunked_loss": task.chunked_loss}
-    return make(task.options.model_copy(update={"labels": tuple(labels)}), task.processor, task.seed, **loss)
+    return make(task.options.model_copy(update={"labels": tuple(labels)}), processor, train.seed, **loss)
 
 
 def prepared_tokenizer(job: Job) -> str | None:

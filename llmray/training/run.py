@@ -20,7 +20,8 @@ from ray.train.torch import TorchTrainer, get_device
 
 from llmray.job.errors import InterruptedWorkError, LlmrayError
 from llmray.job.results import TrainResult
-from llmray.job.schema import Job, Scale
+from llmray.job.schema import Job
+from llmray.job.training import Scale
 from llmray.store import folder, journal, place
 from llmray.store.journal import Progress
 from llmray.stream.errors import cause_of, chain

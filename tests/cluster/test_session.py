@@ -11,7 +11,7 @@ from ray.util.state import list_nodes
 
 from cluster.session import session
 from llmray.job.errors import ClusterError
-from llmray.job.schema import Scale
+from llmray.job.training import Scale
 
 
 @pytest.mark.timeout(30)
@@ -46,7 +46,7 @@ def test_workers_start_from_a_path_with_spaces(tmp_path: Path) -> None:
     (tmp_path / "my venv").symlink_to(sys.prefix)
     code = """
 from cluster.session import session
-from llmray.job.schema import Scale
+from llmray.job.training import Scale
 import ray, sys
 with session(Scale(), cpus=1):
     asked = ray.remote(lambda: sys.executable).options(runtime_env={"env_vars": {"A": "1"}})

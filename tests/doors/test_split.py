@@ -16,20 +16,12 @@ from llmray.training.run import train
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
+SHAPES = Path(__file__).with_name("shapes.yaml")
+
+
 def job_of(output: Path, *overrides: str) -> Job:
-    base: dict[str, Any] = {
-        "task": {"name": "causal_lm", "seq_len": 32},
-        "model": {"from": "new:gpt2-tiny"},
-        "data": {
-            "train": "builtin:shapes?rows=600",
-            "eval": "builtin:shapes?rows=40&split=eval",
-            "tokenizer": {"vocab_size": 400, "sample_rows": 200},
-        },
-        "train": {"steps": 12, "batch_size": 16, "learning_rate": 3e-3, "eval_every": 4, "precision": "fp32"},
-        "scale": {"workers": 2},
-        "output": str(output),
-    }
-    return load(base, overrides)
+    train = "train={steps: 12, batch_size: 16, learning_rate: 3e-3, eval_every: 4, precision: fp32}"
+    return load(SHAPES, [train, "scale.workers=2", f"output={output}", *overrides])
 
 
 def eval_losses(output: Path) -> list[float]:

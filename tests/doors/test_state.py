@@ -32,21 +32,16 @@ from llmray.training.run import train
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
+SHAPES = Path(__file__).with_name("shapes.yaml")
+
+
 def job_of(output: Path, *overrides: str) -> Job:
     """A few steps in this process: a row after every third, a checkpoint after every fourth."""
-    base = {
-        "task": {"name": "causal_lm", "seq_len": 32},
-        "model": {"from": "new:gpt2-tiny"},
-        "data": {
-            "train": "builtin:shapes?rows=200",
-            "eval": "builtin:shapes?rows=20&split=eval",
-            "tokenizer": {"vocab_size": 400, "sample_rows": 100},
-        },
-        "train": {"steps": 12, "batch_size": 8, "log_every": 3, "eval_every": 4, "checkpoint_every": 4},
-        "scale": {"workers": 1, "max_failures": 0},
-        "output": str(output),
-    }
-    return load(base, overrides)
+    few = ["data.train=builtin:shapes?rows=200", "data.eval=builtin:shapes?rows=20&split=eval"]
+    train = "train={steps: 12, batch_size: 8, log_every: 3, eval_every: 4, checkpoint_every: 4}"
+    here = "scale={workers: 1, max_failures: 0}"
+    told = [*few, "data.tokenizer.sample_rows=100", train, here, f"output={output}"]
+    return load(SHAPES, [*told, *overrides])
 
 
 def trained(output: Path, *overrides: str) -> tuple[TrainResult, str]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -27,19 +26,12 @@ from llmray.training.run import train
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def job_of(output: Path, *overrides: str, **sections: dict[str, Any]) -> Job:
-    base: dict[str, Any] = {
-        "task": {"name": "causal_lm", "seq_len": 32},
-        "model": {"from": "new:gpt2-tiny"},
-        "data": {
-            "train": "builtin:shapes?rows=600",
-            "eval": "builtin:shapes?rows=40&split=eval",
-            "tokenizer": {"vocab_size": 400, "sample_rows": 200},
-        },
-        "train": {"steps": 60, "batch_size": 16, "learning_rate": 3e-3, "checkpoint_every": 10, "eval_every": 30},
-        "scale": {"workers": 2},
-    }
-    return load(base | sections | {"output": str(output)}, overrides)
+SHAPES = Path(__file__).with_name("shapes.yaml")
+
+
+def job_of(output: Path, *overrides: str) -> Job:
+    train = "train={steps: 60, batch_size: 16, learning_rate: 3e-3, checkpoint_every: 10, eval_every: 30}"
+    return load(SHAPES, [train, "scale.workers=2", f"output={output}", *overrides])
 
 
 HERE = ("scale.workers=1", "scale.max_failures=0")

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,25 +16,14 @@ from llmray.store.journal import Progress
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
+SHAPES = Path(__file__).with_name("shapes.yaml")
+
+
 def job_of(output: Path, *overrides: str) -> Job:
-    base: dict[str, Any] = {
-        "task": {"name": "causal_lm", "seq_len": 32},
-        "model": {"from": "new:gpt2-tiny"},
-        "data": {
-            "train": "builtin:shapes?rows=600",
-            "eval": "builtin:shapes?rows=40&split=eval",
-            "tokenizer": {"vocab_size": 400, "sample_rows": 200},
-        },
-        "train": {"steps": 30, "eval_every": 10, "batch_size": 16},
-        "tune": {
-            "space": {"train.learning_rate": [1e-7, 3e-3, 1e30], "train.batch_size": [8, 16]},
-            "trials": 6,
-            "concurrent": 2,
-            "grace_steps": 10,
-        },
-        "output": str(output),
-    }
-    return load(base, overrides)
+    train = "train={steps: 30, eval_every: 10, batch_size: 16}"
+    space = "{train.learning_rate: [1e-7, 3e-3, 1e30], train.batch_size: [8, 16]}"
+    tune = f"tune={{space: {space}, trials: 6, concurrent: 2, grace_steps: 10}}"
+    return load(SHAPES, [train, tune, f"output={output}", *overrides])
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import time
 import numpy as np
 from cluster.session import session
 from llmray.job.errors import LlmrayError
-from llmray.job.schema import Scale
+from llmray.job.training import Scale
 from llmray.stream.datasets import each
 from llmray.stream.errors import surfaced
 

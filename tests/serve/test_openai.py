@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
@@ -239,18 +238,11 @@ def test_a_stream_that_breaks_raises_in_the_client(client: openai.OpenAI) -> Non
         list(client.completions.create(model="writer", prompt="explode", stream=True))
 
 
-def test_a_model_stops_writing_once_the_reader_has_left() -> None:
-    closed = threading.Event()
-
-    def endless(request: Request) -> Stream:
-        try:
-            while True:
-                yield "on"
-        finally:
-            closed.set()
+def test_a_model_stops_writing_once_the_reader_has_left(endless: Any) -> None:
+    stream, closed = endless
 
     async def run() -> None:
-        batcher = Batcher(predict, endless, max_batch_size=1, wait_s=0, max_queued=1)
+        batcher = Batcher(predict, stream, max_batch_size=1, wait_s=0, max_queued=1)
         parts = completions.respond("causal_lm", "writer", batcher, b'{"prompt": "a", "stream": true}')
         assert (await anext(parts))[0] == 200
         assert [b"on" in await anext(parts) for _ in range(3)] == [False, True, True]

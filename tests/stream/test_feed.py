@@ -18,7 +18,7 @@ import pytest
 from llmray.corpus.tokenizer import train
 from llmray.job.data import Source
 from llmray.job.errors import DataError
-from llmray.job.schema import CausalLM
+from llmray.job.task import CausalLM
 from llmray.store import place
 from llmray.stream import groups
 from llmray.stream.blocks import Write, encoding, identity

@@ -9,7 +9,8 @@ from llmray.corpus import shapes
 from llmray.corpus.record import Conversation
 from llmray.corpus.tokenizer import train
 from llmray.job.errors import DataError, JobError, RequestError
-from llmray.job.schema import Chat, Model
+from llmray.job.schema import Model
+from llmray.job.task import Chat
 from llmray.model.load import build, processor, save
 from llmray.model.predict import Predictor
 from llmray.tasks import make

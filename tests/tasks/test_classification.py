@@ -8,7 +8,8 @@ import transformers
 
 from llmray.job.errors import DataError, ModelError, RequestError
 from llmray.job.load import load
-from llmray.job.schema import Classification, Model
+from llmray.job.schema import Model
+from llmray.job.task import Classification
 from llmray.model.load import build, save
 from llmray.model.predict import Predictor
 from llmray.tasks import make

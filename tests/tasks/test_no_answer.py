@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmray.job.schema import QuestionAnswering
+from llmray.job.task import QuestionAnswering
 from llmray.tasks import make
 from llmray.tasks.base import Processor, Request
 from llmray.tasks.metrics import exact_match, token_f1

@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from llmray.corpus.tokenizer import train
-from llmray.job.schema import CausalLM, MaskedLM, Model
+from llmray.job.schema import Model
+from llmray.job.task import CausalLM, MaskedLM
 from llmray.model.load import build
 from llmray.tasks import make
 from llmray.tasks.base import Processor

@@ -10,7 +10,8 @@ from llmray.corpus import shapes
 from llmray.corpus.record import Document
 from llmray.corpus.tokenizer import train
 from llmray.job.errors import JobError, RequestError
-from llmray.job.schema import Model, SpanCorruption
+from llmray.job.schema import Model
+from llmray.job.task import SpanCorruption
 from llmray.model.load import build
 from llmray.tasks import TASKS, make
 from llmray.tasks.base import Processor, Request

@@ -6,7 +6,7 @@ import torch
 from llmray.corpus import shapes
 from llmray.corpus.record import Document
 from llmray.corpus.tokenizer import Kind, train
-from llmray.job.schema import MaskedLM
+from llmray.job.task import MaskedLM
 from llmray.tasks import make
 from llmray.tasks.base import Processor
 from llmray.tasks.words import Words

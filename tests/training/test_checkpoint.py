@@ -19,7 +19,7 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from llmray.job.errors import StoreError
-from llmray.job.schema import Train
+from llmray.job.training import Train
 from llmray.store import place
 from llmray.training.checkpoint import (
     Saver,

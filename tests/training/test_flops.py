@@ -3,7 +3,7 @@
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from llmray.job.schema import CausalLM, Translation
+from llmray.job.task import CausalLM, Translation
 from llmray.training import flops
 
 

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from llmray.job.schema import Train
+from llmray.job.training import Train
 from llmray.tasks.base import Tensors
-from llmray.training.loop import DivergedError, fit, mean_loss, with_patience
+from llmray.training.loop import DivergedError, Row, fit, mean_loss, with_patience
 from llmray.training.optim import optimizer
 from llmray.training.parallel import Learner
 
@@ -61,6 +61,12 @@ def trained(size: int, steps: int = 3, batches: Iterator[Tensors] | None = None,
     return [p.detach().clone() for p in model.parameters()], rows
 
 
+def fitted(train: Train, steps: int, **how: Any) -> Iterator[Row]:
+    """The rows of a fresh model's run over the whole corpus at a time."""
+    model = model_of()
+    return fit(Learner(model, NextWord()), parts(16), train, steps, optimizer=optimizer(model, train), **how)  # type: ignore[arg-type]
+
+
 def close(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.allclose(a, b, atol=1e-6, rtol=0) for a, b in zip(one, other, strict=True))
 
@@ -97,18 +103,8 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before() -> None:
 
 def test_rows_come_when_they_are_due() -> None:
     train = Train(batch_size=ROWS, log_every=4, eval_every=3, checkpoint_every=5, precision="fp32")
-    model, saved = model_of(), []
-    rows = list(
-        fit(
-            Learner(model, NextWord()),  # type: ignore[arg-type]
-            parts(16),
-            train,
-            7,
-            optimizer=optimizer(model, train),
-            evaluate=lambda: {"eval_loss": 1.0},
-            on_checkpoint=saved.append,
-        )
-    )
+    saved: list[int] = []
+    rows = list(fitted(train, 7, evaluate=lambda: {"eval_loss": 1.0}, on_checkpoint=saved.append))
     assert [row["step"] for row in rows if "loss" in row] == [4, 7]
     assert [row["step"] for row in rows if "eval_loss" in row] == [3, 6, 7]
     assert saved == [5, 7]
@@ -116,16 +112,8 @@ def test_rows_come_when_they_are_due() -> None:
 
 def test_asked_to_stop_it_saves_and_ends() -> None:
     train = Train(batch_size=ROWS, precision="fp32")
-    model, saved = model_of(), []
-    found = fit(
-        Learner(model, NextWord()),  # type: ignore[arg-type]
-        parts(16),
-        train,
-        100,
-        optimizer=optimizer(model, train),
-        on_checkpoint=saved.append,
-        should_stop=lambda: True,
-    )
+    saved: list[int] = []
+    found = fitted(train, 100, on_checkpoint=saved.append, should_stop=lambda: True)
     assert [row["step"] for row in found] == [1]
     assert saved == [1]
 
@@ -192,17 +180,10 @@ def test_patience_counts_validations_without_a_new_best() -> None:
 
 def test_out_of_patience_it_saves_and_ends() -> None:
     train = Train(batch_size=ROWS, precision="fp32", eval_every=2, patience=2)
-    model, saved, seen = model_of(), [], {}
-    found = fit(
-        Learner(model, NextWord()),  # type: ignore[arg-type]
-        parts(16),
-        train,
-        100,
-        optimizer=optimizer(model, train),
-        evaluate=lambda: with_patience({"eval_loss": 1.0}, seen),
-        on_checkpoint=saved.append,
-    )
-    for row in found:
+    saved: list[int] = []
+    seen: dict[str, float] = {}
+    how = {"evaluate": lambda: with_patience({"eval_loss": 1.0}, seen), "on_checkpoint": saved.append}
+    for row in fitted(train, 100, **how):
         seen |= row
     assert seen["step"] == 6  # the first validation is the best, then two are not better
     assert saved == [6]

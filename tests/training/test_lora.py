@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertForQuestionAnswering, GPT2Config, GPT2LMHeadModel
 
 from llmray.job.errors import JobError
-from llmray.job.schema import LoRA, Train
+from llmray.job.training import LoRA, Train
 from llmray.training.lora import adapted, require_peft
 from llmray.training.optim import optimizer
 

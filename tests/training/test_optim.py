@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForQuestionAnswering, GPT2Config, GPT2LMHeadModel
 
-from llmray.job.schema import Train
+from llmray.job.training import Train
 from llmray.training.optim import block_matrices, optimizer, schedule
 
 

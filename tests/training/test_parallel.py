@@ -17,8 +17,8 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmray.job.errors import DataError
-from llmray.job.schema import LocalSGD as Meetings
-from llmray.job.schema import Train
+from llmray.job.training import LocalSGD as Meetings
+from llmray.job.training import Train
 from llmray.tasks.base import Tensors
 from llmray.tasks.causal_lm import CausalLanguageModel
 from llmray.training import parallel

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmray.job.schema import Train
+from llmray.job.training import Train
 from llmray.training.attempt import Seat, with_precision
 
 
