@@ -21,6 +21,11 @@ CHROMIUM_ARGUMENTS = [
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are named by their number: gzip's hold the time, and both processes must call a test the same."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process does all that needs the one Ray; other files go to whoever is free.  `tests/cluster`, for which there
     must be none, comes first, then what needs it, which takes long."""

@@ -110,11 +110,10 @@ def manifest(store: str) -> dict[str, Any]:
 
 def damaged(store: str, files: Sequence[dict[str, Any]]) -> list[str]:
     """Paths of a store's files that are missing, or not what was written."""
+    paths = [place.join(store, BLOCKS, file["name"]) for file in files]
     with ThreadPoolExecutor() as pool:
-        found = zip(
-            files, pool.map(lambda file: place.sha256(place.join(store, BLOCKS, file["name"])), files), strict=True
-        )
-        return [place.join(store, BLOCKS, file["name"]) for file, digest in found if digest != file["sha256"]]
+        found = zip(paths, files, pool.map(place.sha256, paths), strict=True)
+        return [path for path, file, digest in found if digest != file["sha256"]]
 
 
 def columns(store: str, files: Sequence[dict[str, Any]]) -> dict[str, str]:

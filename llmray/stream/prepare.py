@@ -162,7 +162,7 @@ class Stages:
         if not (personal and personal.names):
             return None
         names = Names(resolve(personal.names, nearest(self.job.output)))
-        list(names(""))  # a model that does not fit is known before any shard is read
+        names.require()  # before any shard is read
         return names
 
     def encoded(self, corpus: Corpus, task: Task) -> tuple[list[Line], list[Tally]]:

@@ -61,5 +61,8 @@ def test_a_model_that_tells_no_persons_is_refused(folder: Path, tmp_path: Path) 
     config.write_text(config.read_text().replace("B-PER", "B-LOC"))
     with pytest.raises(ModelError, match="tells no persons; its labels are LOC, O"):
         list(Names(str(tmp_path))("Ask Anna ."))
+    with pytest.raises(ModelError, match="tells no persons; its labels are LOC, O"):
+        Names(str(tmp_path)).require()
+    Names(str(folder)).require()
     with pytest.raises(ModelError, match="no such model folder"):
         list(Names(str(tmp_path / "none"))(""))
