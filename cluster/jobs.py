@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,15 @@ def submit(verb: str, job: Job, address: str, *, follow: bool = True, on_line: L
 
 def packed(job: Job, scratch: Path) -> Path:
     """A folder with the packages and the resolved job, nothing else."""
-    folder = scratch / "work"
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = copied(PACKAGES, scratch / "work")
     (folder / "job.yaml").write_text(dump(job), encoding="utf-8")
+    return folder
+
+
+def copied(packages: Sequence[str], folder: Path) -> Path:
+    """Packages of this checkout, without what Python made of them."""
+    for package in packages:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
