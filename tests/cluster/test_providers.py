@@ -1,4 +1,4 @@
-"""What the tools read is what they accept, and closed to strangers: Ray's schema, Kubernetes', KubeRay's, SkyPilot's."""
+"""What the tools read is what they accept, and closed to strangers: Ray, Kubernetes, KubeRay, SkyPilot."""
 
 import gzip
 import json
@@ -100,7 +100,7 @@ def test_kuberay_accepts_it(shared_data: Path) -> None:
     assert [manifest["kind"] for manifest in kinds] == ["RayCluster", "RayJob"]
     for manifest in kinds:
         definition = shared_data / "kuberay" / f"ray.io_{manifest['kind'].lower()}s.yaml.gz"
-        versions = yaml.safe_load(gzip.open(definition))["spec"]["versions"]
+        versions = yaml.safe_load(gzip.decompress(definition.read_bytes()))["spec"]["versions"]
         (schema,) = [one["schema"]["openAPIV3Schema"] for one in versions if one["name"] == "v1"]
         jsonschema.validate(manifest["spec"], closed(schema["properties"]["spec"]))
 
