@@ -137,6 +137,30 @@ def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[si
         assert run.left_over() == ""
 
 
+DROPPED = """
+import signal, sys, time
+from llmray import cli
+
+class Last:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def work(args):
+    Last()
+    time.sleep(20)
+
+cli._schema = work
+sys.exit(cli.main(["schema"]))
+"""
+
+
+def test_an_interruption_that_falls_into_a_destructor_is_not_lost() -> None:
+    """Python drops what is raised there."""
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=15)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_kills_at_any_step_change_nothing_that_comes_out(tmp_path: Path) -> None:
     """Two runs are killed, each at another step, and run again: losses and weights are those of one left alone."""
