@@ -31,8 +31,8 @@ class Replica:
         self.answered = completions.respond
         self.application = replica.application(endpoint, self.predictor, self.batcher, Keys(keys) if keys else None)
 
-    def reconfigure(self, described: dict[str, str]) -> None:
-        """Nothing to do: Serve keeps `described` (task, model, keys) so that `status` can tell it."""
+    def reconfigure(self, plan: dict[str, Any]) -> None:
+        """Nothing to do: Serve keeps the plan for `status` and the next `deploy`."""
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self.application
@@ -55,7 +55,7 @@ class Front:
 
         self.application = front.build({task: Remote(task) for task in models}, Keys(keys) if keys else None)
 
-    def reconfigure(self, described: dict[str, str]) -> None:
+    def reconfigure(self, plan: dict[str, Any]) -> None:
         """Nothing to do, as in `Replica`."""
 
     def __serve_build_asgi_app__(self) -> FastAPI:
