@@ -4,12 +4,12 @@ It does not know Ray, which keeps a plan beside its application.
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llmray import __version__
 from llmray.job.schema import Endpoint, Serve
 from llmray.model import registry
 from llmray.store import place
@@ -35,7 +35,7 @@ class Plan(BaseModel):
     """Hash of a folder's weights, which another training may overwrite; a registered version never changes."""
     endpoint: Endpoint | None = None
     """None: it passes requests on to other applications."""
-    release: str = __version__
+    release: str = version("llmray")
 
 
 def plans(serve: Serve, registry_near: str | None, running: Sequence[Plan]) -> list[Plan]:
