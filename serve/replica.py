@@ -43,7 +43,7 @@ def queue(endpoint: Endpoint, predictor: Predictor) -> Batcher:
 
 
 def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, keys: Keys | None) -> FastAPI:
-    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher, keys)
+    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher, keys, predictor.about)
 
 
 def example(predictor: Predictor) -> Request:

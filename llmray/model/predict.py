@@ -25,6 +25,7 @@ from llmray.tasks.base import Answer, Request, Task
 MOST = 64
 """Requests that go through the model in one pass; more are taken in several."""
 
+ABOUT = ("metrics", "created", "sha256")
 INPUTS: dict[str, dict[str, type]] = {
     "causal_lm": {"text": str},
     "masked_lm": {"text": str},
@@ -45,6 +46,8 @@ class Predictor:
         self, task: Task, model: PreTrainedModel, device: str = "cpu", *, name: str = "model", version: str = "0"
     ) -> None:
         self.task, self.model, self.name, self.version = task, model.to(device).eval(), name, version
+        self.about: dict[str, Any] = {}
+        """What the registry knows of it beside name and version."""
         self.lock = threading.Lock()
 
     @classmethod
@@ -64,7 +67,9 @@ class Predictor:
         dtype = torch.float32 if device == "cpu" else "auto"
         model = load.build(section, task, dtype=dtype, finished=True)
         name, version = _identity(reference, folder, model)
-        return cls(task, model, device, name=name, version=version)
+        predictor = cls(task, model, device, name=name, version=version)
+        predictor.about = {key: value for key, value in load.note(folder, "version.json").items() if key in ABOUT}
+        return predictor
 
     def predict(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
         """One answer, or its error, for each request, in their order."""

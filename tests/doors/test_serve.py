@@ -217,6 +217,8 @@ def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: B
             page.locator("#caption-draw" if tab == "Caption" else ".lr-examples:visible button").first.click()
             expect(page.locator(answer)).to_be_visible(timeout=20_000)
             expect(page.locator(".lr-by:visible")).to_contain_text(re.compile(r"Answered by .+ in [\d.]+ m?s"))
+        page.get_by_role("tab", name="Models").click()
+        expect(page.locator("#models-table tbody tr")).to_have_count(len(live.endpoints) - 1)  # /v1 holds none
     finally:
         page.close()
         close()
