@@ -4,6 +4,7 @@ It does not read files, and nothing heavy is imported here.  A field's docstring
 the command line's help, the JSON schema and `docs/jobs.md` all come from it.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -166,11 +167,16 @@ class Job(Section):
 
     @model_validator(mode="after")
     def batch_divides_among_workers(self) -> "Job":
-        share = self.train.accumulate * self.scale.workers
-        if self.train.batch_size % share:
+        size, passes, counts = self.train.batch_size, self.train.accumulate, self.scale.counts
+        wrong = next((count for count in reversed(counts) if size % (count * passes)), None)
+        if wrong == self.scale.workers:
             raise ValueError(
-                f"train.batch_size ({self.train.batch_size}) must be a multiple of scale.workers × train.accumulate"
-                f" ({self.scale.workers} × {self.train.accumulate})"
+                f"train.batch_size ({size}) must be a multiple of scale.workers × train.accumulate ({wrong} × {passes})"
+            )
+        if wrong:
+            raise ValueError(
+                f"train.batch_size ({size}): {wrong} workers, which scale.min_workers allows, cannot share it in"
+                f" {passes} passes; use a multiple of {passes * math.lcm(*counts)}, or raise scale.min_workers"
             )
         return self
 
