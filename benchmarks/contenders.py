@@ -123,6 +123,7 @@ def model_of(case: Case) -> PreTrainedModel:
     job = job_of(case, "")
     assert job.model is not None
     model = build(job.model, task_of(case)).to(case.device)
+    model.config.use_cache = False  # as `Trainer` sets it
     if case.attention:
         model.set_attn_implementation(case.attention)
     return model.train()
