@@ -18,7 +18,7 @@ from ray.serve.schema import ApplicationStatus
 
 from llmray.job.errors import ClusterError
 from llmray.job.results import ServeResult
-from llmray.job.schema import Endpoint, Serve
+from llmray.job.schema import Endpoint, Limits, Serve
 from llmray.model import registry
 from llmray.store import place
 from llmray.store.journal import Progress
@@ -118,14 +118,14 @@ def _targets(serve: Serve, registry_near: str | None, before: ServeResult) -> li
     """
     models: dict[str, str] = {end.task.name: _pinned(end.model, registry_near) for end in serve.endpoints}
     keys = str(Path(serve.keys).absolute()) if serve.keys and "://" not in serve.keys else serve.keys
-    targets = [_target(endpoint, models[endpoint.task.name], keys) for endpoint in serve.endpoints]
+    targets = [_target(endpoint, models[endpoint.task.name], keys, serve.limits) for endpoint in serve.endpoints]
     there = [end for end in before.endpoints if end.status == "RUNNING" and end.keys == (keys or "")]
     models = {end.task: end.model for end in there} | models
     generating = {task: model for task, model in models.items() if task in GENERATING}
-    return [*targets, _front(generating, keys)] if generating else targets
+    return [*targets, _front(generating, keys, serve.limits)] if generating else targets
 
 
-def _front(models: dict[str, str], keys: str | None) -> RunTarget:
+def _front(models: dict[str, str], keys: str | None, limits: Limits) -> RunTarget:
     """It reserves no CPU: it only passes on, and must fit where the models do."""
     front = Front.options(  # type: ignore[attr-defined]
         name="openai",
@@ -137,10 +137,10 @@ def _front(models: dict[str, str], keys: str | None) -> RunTarget:
         graceful_shutdown_timeout_s=30,
         health_check_period_s=5,
     )
-    return RunTarget(front.bind(models, keys), "openai", PREFIXES["openai"])
+    return RunTarget(front.bind(models, keys, limits), "openai", PREFIXES["openai"])
 
 
-def _target(endpoint: Endpoint, model: str, keys: str | None) -> RunTarget:
+def _target(endpoint: Endpoint, model: str, keys: str | None, limits: Limits) -> RunTarget:
     task = endpoint.task.name
     replica = Replica.options(  # type: ignore[attr-defined]
         name=task,
@@ -160,7 +160,7 @@ def _target(endpoint: Endpoint, model: str, keys: str | None) -> RunTarget:
         graceful_shutdown_timeout_s=30,
         health_check_period_s=5,
     )
-    return RunTarget(replica.bind(endpoint, model, keys), task, PREFIXES[task])
+    return RunTarget(replica.bind(endpoint, model, keys, limits), task, PREFIXES[task])
 
 
 def _pinned(model: str, registry_near: str | None) -> str:

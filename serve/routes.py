@@ -14,14 +14,14 @@ from llmray.job.errors import LlmrayError
 from llmray.tasks.base import Answer
 from serve import openapi, wire
 from serve.batcher import Batcher
-from serve.keys import Guard, Keys
+from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
 from serve.shapes import EVENT_STREAM, ROUTES, failure, sse
 from serve.web import Envelope, answer_errors, body_of
 
 
-def build(task: str, name: str, version: str, batcher: Batcher, keys: Keys | None = None) -> FastAPI:
-    """One task's application.  Every answer's headers name model and version; with `keys`, one must be shown."""
+def build(task: str, name: str, version: str, batcher: Batcher, gate: Gate = Gate()) -> FastAPI:  # noqa: B008 frozen
+    """One task's application behind `gate`.  Every answer's headers name model and version."""
     title = f"llmray {ROUTES[task]}"
     app = FastAPIOffline(title=title, version=version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
@@ -38,8 +38,7 @@ def build(task: str, name: str, version: str, batcher: Batcher, keys: Keys | Non
 
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
-    if keys:
-        app.add_middleware(Guard, keys=keys, failure=failure)
+    gate.before(app, ROUTES[task], failure)
     app.add_middleware(Envelope, headers={"x-llmray-model": name, "x-llmray-version": version})
     answer_errors(app, failure)
     return app
