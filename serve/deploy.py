@@ -153,7 +153,7 @@ def _front(plan: Plan, options: dict[str, Any]) -> Any:
         autoscaling_config=AutoscalingConfig(min_replicas=1, max_replicas=4, target_ongoing_requests=100),
         max_ongoing_requests=2000,
     )
-    return front.bind(plan.folders, plan.keys or None)
+    return front.bind(plan.folders, plan.keys or None, plan.limits)
 
 
 def _replica(plan: Plan, options: dict[str, Any]) -> Any:
@@ -173,7 +173,7 @@ def _replica(plan: Plan, options: dict[str, Any]) -> Any:
         max_ongoing_requests=2 * (endpoint.max_queued + endpoint.max_batch_size),
         max_surge_percent=100,
     )
-    return replica.bind(endpoint, plan.folders[plan.task], plan.keys or None)
+    return replica.bind(endpoint, plan.folders[plan.task], plan.keys or None, plan.limits)
 
 
 def _wait(tasks: list[str], progress: Progress) -> None:

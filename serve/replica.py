@@ -17,7 +17,7 @@ from llmray.model.predict import Predictor
 from llmray.tasks.base import Request
 from serve import routes
 from serve.batcher import Batcher
-from serve.keys import Keys
+from serve.gate import Gate
 from serve.shapes import GENERATING
 
 
@@ -42,8 +42,8 @@ def queue(endpoint: Endpoint, predictor: Predictor) -> Batcher:
     )
 
 
-def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, keys: Keys | None) -> FastAPI:
-    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher, keys, predictor.about)
+def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, gate: Gate) -> FastAPI:
+    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher, gate, predictor.about)
 
 
 def example(predictor: Predictor) -> Request:

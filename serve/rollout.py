@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llmray.job.schema import Endpoint, Serve
+from llmray.job.schema import Endpoint, Limits, Serve
 from llmray.model import registry
 from llmray.store import place
 from serve.shapes import GENERATING
@@ -29,6 +29,7 @@ class Plan(BaseModel):
     """What it serves, in the job's words."""
     keys: str = ""
     """File of API keys; empty: none."""
+    limits: Limits = Limits()
     folders: dict[str, str]
     """Task → folder of the model behind it; a hub id where that is none."""
     weights: str = ""
@@ -44,16 +45,16 @@ def plans(serve: Serve, registry_near: str | None, running: Sequence[Plan]) -> l
     Models that run already stay behind it, but for those with other keys: one job's keys must not open another's.
     """
     keys = str(Path(serve.keys).absolute()) if serve.keys and "://" not in serve.keys else serve.keys or ""
-    made = [_plan(endpoint, registry_near, keys) for endpoint in serve.endpoints]
+    made = [_plan(endpoint, registry_near, keys, serve.limits) for endpoint in serve.endpoints]
     behind = {plan.task: plan for plan in (*running, *made) if plan.keys == keys and plan.task in GENERATING}
     if not behind:
         return made
     models = ", ".join(plan.model for plan in behind.values())
     folders = {task: plan.folders[task] for task, plan in behind.items()}
-    return [*made, Plan(task=FRONT, model=models, keys=keys, folders=folders)]
+    return [*made, Plan(task=FRONT, model=models, keys=keys, limits=serve.limits, folders=folders)]
 
 
-def _plan(endpoint: Endpoint, registry_near: str | None, keys: str) -> Plan:
+def _plan(endpoint: Endpoint, registry_near: str | None, keys: str, limits: Limits) -> Plan:
     """An alias is settled as the version it names now, or replicas that start later could differ."""
     task, folder, weights = endpoint.task.name, endpoint.model, ""
     if folder.startswith(registry.PREFIX):

@@ -16,7 +16,7 @@ from llmray.job.errors import LlmrayError
 from llmray.tasks.base import Answer
 from serve import openapi, wire
 from serve.batcher import Batcher
-from serve.keys import Guard, Keys
+from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
 from serve.shapes import EVENT_STREAM, ROUTES, failure, sse
 from serve.web import Envelope, answer_errors, body_of
@@ -27,10 +27,10 @@ def build(
     name: str,
     version: str,
     batcher: Batcher,
-    keys: Keys | None = None,
+    gate: Gate = Gate(),  # noqa: B008 frozen
     about: Mapping[str, Any] = MappingProxyType({}),
 ) -> FastAPI:
-    """One task's application.  Every answer's headers name model and version; with `keys`, one must be shown.
+    """One task's application behind `gate`.  Every answer's headers name model and version.
 
     `about`: what is known of the model beside them, for `/info`.
     """
@@ -54,8 +54,7 @@ def build(
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
     app.add_api_route("/info", info, methods=["GET"], summary="What this model is, and what it scored")
-    if keys:
-        app.add_middleware(Guard, keys=keys, failure=failure)
+    gate.before(app, ROUTES[task], failure)
     app.add_middleware(Envelope, headers={"x-llmray-model": name, "x-llmray-version": version})
     answer_errors(app, failure)
     return app

@@ -116,6 +116,18 @@ class Endpoint(Section):
         return self
 
 
+class Limits(Section):
+    requests_per_minute: int | None = Field(None, ge=1)
+    """Requests that one API key may send to a route within any minute; more are refused with 429. Without keys, that
+    all may send together."""
+    concurrent: int | None = Field(None, ge=1)
+    """Requests of one API key that may be under way at once in one replica; more are refused with 429."""
+    storage: str = Field("memory", pattern=r"^(memory|rediss?://.+)$")
+    """Where requests are counted: `memory`, by each replica for itself, or `redis://HOST:PORT`, by all together."""
+    deadline_s: float = Field(120, gt=0)
+    """Seconds within which an answer must begin; a request that still waits then is refused with 503 and never run."""
+
+
 class Serve(Section):
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback is open to whoever can reach it, and needs API keys."""
@@ -128,6 +140,8 @@ class Serve(Section):
     keys: str | None = None
     """File of the API keys that requests must bring (`llmray keys`); none given: `keys.json` in `output`, if it exists.
     Every machine that serves must reach it."""
+    limits: Limits = Limits()
+    """What one caller may ask, and how long a request may wait."""
 
 
 class Job(Section):
