@@ -164,10 +164,12 @@ def _replica(plan: Plan, options: dict[str, Any]) -> Any:
         ray_actor_options={"num_cpus": endpoint.cpus, "num_gpus": endpoint.gpus},
         autoscaling_config=AutoscalingConfig(
             min_replicas=endpoint.min_replicas,
+            initial_replicas=max(1, endpoint.min_replicas),  # what cannot answer is found now
             max_replicas=endpoint.max_replicas,
             target_ongoing_requests=endpoint.max_batch_size,
             upscale_delay_s=5,
             downscale_delay_s=60,
+            downscale_to_zero_delay_s=endpoint.idle_s,
         ),
         # The queue is bounded by the batcher, which answers in JSON and with Retry-After; Serve must let it.
         max_ongoing_requests=2 * (endpoint.max_queued + endpoint.max_batch_size),

@@ -94,8 +94,11 @@ class Endpoint(Section):
     """A model folder, hub id or registry reference."""
     task: TaskOptions
     """What the model was trained for; decides the route."""
-    min_replicas: int = Field(1, ge=1)
-    """Fewest copies of the model."""
+    min_replicas: int = Field(1, ge=0)
+    """Fewest copies of the model. 0: the last one ends when nobody has asked for `idle_s`, and the next request waits
+    until a new one has started."""
+    idle_s: float = Field(300, gt=0)
+    """Seconds without a request after which the last copy ends, where `min_replicas` is 0."""
     max_replicas: int = Field(2, ge=1)
     """Most copies of the model; Serve adds them under load."""
     max_batch_size: int = Field(16, ge=1)

@@ -350,6 +350,28 @@ def asking(url: str) -> Iterator[list[int]]:
         asker.join()
 
 
+@pytest.mark.slow
+def test_the_last_copy_ends_when_nobody_asks_and_comes_back_for_who_does(
+    live: ServeResult, models: dict[str, str]
+) -> None:
+    sleepy = Endpoint.model_validate(
+        {"task": "translation", "model": models["translation"], "cpus": 0.1, "min_replicas": 0, "idle_s": 1}
+    )
+    deploy(Serve(port=free_port(), endpoints=(sleepy,)), None, Progress.silent())
+
+    def copies() -> int:
+        return next(end.replicas for end in status().endpoints if end.task == "translation")
+
+    def ask(number: int) -> int:
+        return httpx.post(f"{live.url}/translate", json={"inputs": f"circle {number}"}, timeout=120).status_code
+
+    for _ in range(2):
+        until(lambda: copies() == 0, within_s=120)
+        with ThreadPoolExecutor(8) as many:
+            assert set(many.map(ask, range(16))) == {200}
+        assert copies() >= 1
+
+
 def test_a_missing_model_is_named_and_the_others_stay(live: ServeResult, tmp_path: Path) -> None:
     gone = Endpoint.model_validate({"task": "qa", "model": str(tmp_path / "gone"), "cpus": 0.1})
     with pytest.raises(ClusterError, match=r"/qa could not be deployed: .*gone"):
