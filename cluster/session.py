@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import ray
 import ray.data
 
+from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
 
@@ -101,7 +102,8 @@ def _told_to_workers(**variables: str) -> Iterator[None]:
 def _join(address: str) -> None:
     _require_answer(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        env = {"worker_process_setup_hook": speak_over_ray_s}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=env)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"{address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); check that it runs"

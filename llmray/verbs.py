@@ -144,11 +144,11 @@ def serve(
     settled = prepare_environment(judged.serve, judged.output, joins=judged.scale.address is not None)
     with _session(judged):
         result = deploy(settled, nearest(judged.output), progress or Progress())
-        try:
-            if until:
-                until(result)
-        finally:
-            if judged.scale.address is None:
+        if judged.scale.address is None:
+            try:
+                if until:
+                    until(result)
+            finally:
                 shutdown()
     return result
 

@@ -21,7 +21,7 @@ from llmray.job.schema import Serve
 from llmray.store.journal import Progress
 from serve import details, haproxy
 from serve.actors import Front, Replica
-from serve.environment import free_block, free_port, judge_host, prepare_environment, settle_port
+from serve.environment import free_block, free_port, judge_host, judge_machines, prepare_environment, settle_port
 from serve.rollout import Plan, plan_of, plans
 from serve.shapes import PREFIXES
 
@@ -46,6 +46,8 @@ def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> Serve
         before = status()
         if before.url:
             judge_host(str(httpx.URL(before.url).host), serve.keys)
+        else:
+            judge_machines(serve.host, sum(node["Alive"] for node in ray.nodes()))
         running = _running()
         wanted = plans(serve, registry_near, [*running.values()])
         if fresh:
