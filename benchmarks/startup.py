@@ -2,10 +2,10 @@
 
     python benchmarks/startup.py [--runs 5] [--only local ...]
 
-`llmray train` with one Ray worker, and in its own process (`scale.max_failures=0`), from text and from a prepared store;
-beside them a plain Python program with the same imports of torch and transformers, that builds the same model from the
-same tokenizer and takes a step on the same blocks.  Runs are interleaved, the first round, which warms the disk's cache,
-is not counted.  Some 5 minutes.
+`llmray train` with one Ray worker, and in its own process (`scale.max_failures=0`), from text and from a store; beside
+them a plain Python program with the same imports of torch and transformers, that builds the same model from the same
+tokenizer and takes a step on the same blocks.  Runs are interleaved; the first round, which warms the disk, is not
+counted.  Some 5 minutes.
 """
 
 import argparse
