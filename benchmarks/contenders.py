@@ -29,7 +29,8 @@ from llmray.stream.blocks import Write
 from llmray.stream.feed import Portion
 from llmray.tasks import make
 from llmray.tasks.base import Processor, Task
-from llmray.training.attempt import EAGER_TOKENS, Attempt, Seat, Work
+from llmray.training.attempt import Attempt, Seat, Work
+from llmray.training.attention import EAGER_TOKENS
 from llmray.training.loop import Row
 
 WARM = 10
