@@ -5,7 +5,8 @@ It does not know which applications stand behind it.
 Ray binds HAProxy's statistics and metrics pages to every interface, on fixed ports (8404, 9101), leaves its admin
 socket open to every local user, and answers in plain text when no replica is up (500 at that).  A launcher in a private
 folder edits the configuration before each start: the two pages become Unix sockets, which also lets any number of
-Serves share a machine, errors become the JSON of the other routes, and the one port listens where it should although
+Serves share a machine, errors become the JSON of the other routes, requests are held until they are whole (one of which
+only a part was there is never tried again), and the one port listens where it should although
 everything behind it is on loopback.
 """
 
@@ -24,9 +25,12 @@ from serve.shapes import compact, failure
 
 FOLDERS = "/tmp"
 """Short, because a Unix socket's path may have 107 bytes at most."""
-RETRIES = 5
+RETRIES = 10
+"""Each at once and at another replica.  When they are used up HAProxy closes the connection without a word."""
 BIND = "LLMRAY_HAPROXY_BIND"
 """Environment variable that tells the launcher, which all Serves of a user share, where this one listens."""
+BUFFER_BYTES = 64 << 10
+"""A request up to this size is held until it is whole, and only what was held can be sent again."""
 DRAIN_S = 2
 """Time that a stopping replica stays reachable while HAProxy learns of it; Ray's 30 s are meant for cloud balancers."""
 LAUNCHER = """#!/bin/sh
@@ -38,7 +42,8 @@ for word; do
     sed -i -e "/^frontend prometheus/,/^ *mode/ s|bind .*|bind unix@$here/prometheus.sock mode 600|" \\
       -e "/^listen stats/,\\$ s|bind .*|bind unix@$here/stats.sock mode 600|" \\
       -e "s| mode 666 level admin| mode 600 level admin|" \\
-      -e "/^frontend http_frontend/,/bind/ s|bind .*|bind ${{{bind}}}|" -e {headers} -e {not_found} "$word"
+      -e "/^frontend http_frontend/,/bind/ s|bind .*|bind ${{{bind}}}|" -e {headers} \\
+      -e "s|^defaults$|&\\n    option http-buffer-request|" -e {not_found} "$word"
   fi
   before=$word
 done
@@ -88,12 +93,16 @@ def settings(folder: Path, fallback_port: int, replica_ports: tuple[int, int], b
 def base_settings() -> dict[str, str]:
     """The part that holds on any machine.
 
-    A request that met a dying replica is sent to another one: answering twice does no harm here.
+    A request that met a dying replica is sent to another one: answering twice does no harm here.  A replica that
+    refuses a connection is not tried again until it passes a health check: having the fewest connections, the dead would
+    be chosen before the living.
     """
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": str(RETRIES),
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }
