@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import ray
 import ray.data
+from ray._private import ray_constants
 
 from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
@@ -66,7 +67,7 @@ def _end_readers() -> None:
 
 def _start(cpus: int) -> None:
     port = _free_port()
-    with _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
+    with _on_loopback_alone(), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
         ray.init(
             address="local",  # another Ray on this machine is not ours
             num_cpus=cpus,
@@ -84,6 +85,17 @@ def _start(cpus: int) -> None:
 def _quoted(python: str) -> dict[str, str]:
     """Ray hands the interpreter's path to a shell as it is, which a path with a space does not survive."""
     return {"py_executable": shlex.quote(python)} if shlex.quote(python) != python else {}
+
+
+@contextmanager
+def _on_loopback_alone() -> Iterator[None]:
+    """Ray takes loopback for the machine's outside address, and then opens a dozen ports there, some without asking for
+    its token; but not where it knows that no other machine will join, as it does on macOS."""
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

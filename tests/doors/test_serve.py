@@ -20,30 +20,16 @@ from huggingface_hub.errors import HfHubHTTPError, ValidationError
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from llmray.corpus.tokenizer import train
 from llmray.job.errors import ClusterError
 from llmray.job.results import ServeResult
-from llmray.job.schema import Endpoint, Job, Serve
+from llmray.job.schema import Endpoint, Serve
 from llmray.model import registry
-from llmray.model.load import build, processor, save
 from llmray.store.journal import Progress
-from llmray.tasks import make
 from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
 from ui.app import launch
 
-PRESETS = {
-    "qa": "bert-tiny",
-    "translation": "marian-tiny",
-    "captioning": "vit-gpt2-tiny",
-    "causal_lm": "gpt2-tiny",
-    "masked_lm": "bert-tiny",
-    "classification": "bert-tiny",
-    "chat": "llama-tiny",
-}
-OPTIONS = {"classification": {"labels": ["blue", "red"]}}
-TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
 CONTEXT = "A red circle is above a blue square."
 
 
@@ -51,24 +37,6 @@ def picture() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A folder with random weights for each task."""
-    root = tmp_path_factory.mktemp("models")
-    train(TEXTS, 400).save_pretrained(root / "tokenizer")
-    for name, preset in PRESETS.items():
-        job = Job.model_validate(
-            {
-                "task": {"name": name} | OPTIONS.get(name, {}),
-                "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")},
-            }
-        )
-        assert job.model is not None
-        task = make(job.task, processor(job.model))
-        save(build(job.model, task), task, str(root / name))
-    return {name: str(root / name) for name in PRESETS}
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +165,26 @@ def test_good_and_bad_requests_at_once_each_get_their_own(live: ServeResult) -> 
 
     with ThreadPoolExecutor(16) as many:
         assert list(many.map(ask, mixed)) == [status for _, _, status in mixed]
+
+
+def test_a_request_is_found_in_the_logs_by_its_id_and_its_text_is_not(live: ServeResult) -> None:
+    text, identity = "Ozymandias", f"ana-{time.time_ns()}"
+    for route, body in {
+        "/generate": {"inputs": text, "parameters": {"max_new_tokens": 2}},
+        "/translate": {"inputs": text, "parameters": {text: 1}},
+        "/v1/completions": {"model": "causal_lm", "prompt": text, "max_tokens": 2},
+    }.items():
+        found = httpx.post(live.url + route, json=body, headers={"x-request-id": identity})
+        assert (found.status_code, found.headers["x-request-id"]) == (422 if "translate" in route else 200, identity)
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    until(lambda: sum(identity in log.read_text(errors="replace") for log in folder.rglob("*.log")) >= 3)
+    assert not [log for log in folder.rglob("*") if log.is_file() and text in log.read_text(errors="replace")]
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-request-timeout-seconds", "serve_multiplexed_model_id"])
+def test_headers_that_ray_serve_cannot_read_break_nothing(live: ServeResult, name: str) -> None:
+    headers = [(name.encode(), b"\xff0.000001")]
+    assert httpx.get(f"{live.url}/qa/openapi.json", headers=headers).status_code == 200
 
 
 @pytest.mark.browser
