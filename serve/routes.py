@@ -20,8 +20,11 @@ from serve.shapes import EVENT_STREAM, ROUTES, failure, sse
 from serve.web import Envelope, answer_errors, body_of
 
 
-def build(task: str, name: str, version: str, batcher: Batcher, keys: Keys | None = None) -> FastAPI:
-    """One task's application.  Every answer's headers name model and version; with `keys`, one must be shown."""
+def build(
+    task: str, name: str, version: str, batcher: Batcher, keys: Keys | None = None, *, engine: str = "torch"
+) -> FastAPI:
+    """One task's application.  Every answer's headers name model, version and engine; with `keys`, one must be
+    shown."""
     title = f"llmray {ROUTES[task]}"
     app = FastAPIOffline(title=title, version=version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
@@ -34,13 +37,15 @@ def build(task: str, name: str, version: str, batcher: Batcher, keys: Keys | Non
         return JSONResponse(wire.write(task, call, await batcher.answer(call.requests)))
 
     async def healthz() -> dict[str, str]:
-        return {"status": "ready", "task": task, "model": name, "version": version}
+        return {"status": "ready", "task": task, "model": name, "version": version, "engine": engine}
 
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
     if keys:
         app.add_middleware(Guard, keys=keys, failure=failure)
-    app.add_middleware(Envelope, headers={"x-llmray-model": name, "x-llmray-version": version})
+    app.add_middleware(
+        Envelope, headers={"x-llmray-model": name, "x-llmray-version": version, "x-llmray-engine": engine}
+    )
     answer_errors(app, failure)
     return app
 
