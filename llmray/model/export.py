@@ -5,9 +5,7 @@ what was found is the form's `export.json`, written last.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,24 +15,16 @@ from llmray.corpus.record import Columns, Record
 from llmray.job.errors import DataError, JobError, ThresholdError
 from llmray.job.results import ExportResult
 from llmray.model import forms, load, registry
+from llmray.model.compare import Score, scores
 from llmray.model.engines import choice
+from llmray.model.engines import torch as plain
 from llmray.model.predict import Predictor
 from llmray.store import place
 from llmray.store.journal import Progress
-from llmray.tasks.base import Request, Task
-from llmray.tasks.chat import last_answer
+from llmray.tasks.base import Task
 
 EngineKind = Literal["ctranslate2", "onnx"]
 LOWER_IS_BETTER = ("perplexity",)
-PROMPT_WORDS, NEW_TOKENS, PROMPTS = 16, 32, 8
-"""What a model that goes on with texts is timed with; how good it is, is measured on texts that exist."""
-
-
-@dataclass(frozen=True)
-class Score:
-    value: float
-    rows: int
-    rows_per_s: float
 
 
 def export(
@@ -60,13 +50,14 @@ def export(
     _require_able(to, parent)
     task, folder, engine = parent.task, load.resolve(reference, registry_root), choice.module(to)
     rows = read(task.record)
-    before = _score(parent, rows)
+    if not rows:
+        raise DataError("data.eval: holds no rows to compare on")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=home if place.is_local(home) else None) as scratch:
         form = Path(scratch, forms.folder_name(to, "int8" if int8 else "float32"))
         form.mkdir()
         with load.Loading(f"{folder} as {to}"):
-            engine.convert(parent.model, task, form, int8=int8)
-        after = _score(Predictor(task, engine.opened(folder, form, task, int8=int8)), rows)
+            engine.convert(plain.opened(folder, task, "cpu"), task, form, int8=int8)
+        after, before = scores(Predictor(task, engine.opened(folder, form, task, int8=int8)), parent, rows)
         _require_as_good(label, task, before, after, tolerance_percent)
         made = _told(form, to, int8, task, reference, Path(folder), before, after)
         target = _keep(form, home, made)
@@ -96,31 +87,6 @@ def _require_able(to: str, model: Predictor) -> None:
     kind, kinds = model.model.config.model_type, getattr(choice.module(to), "LOADERS", None)
     if kinds and kind not in kinds:
         raise JobError(f"export: a {kind} model cannot be converted to {to}; these can: {', '.join(sorted(kinds))}")
-
-
-def _score(model: Predictor, rows: Sequence[Columns]) -> Score:
-    """Its headline metric, and how fast it is, the first batch aside, which is slow once."""
-    if not any(model.measure(batch) for batch in rows[:1]):
-        raise DataError("data.eval: holds no rows to compare on")
-    began = time.perf_counter()
-    found = [measurement for batch in rows for measurement in model.measure(batch)]
-    rate = len(found) / (time.perf_counter() - began)
-    if prompts := _prompts(model.task, rows[0]):
-        model.predict(prompts)
-        began = time.perf_counter()
-        model.predict(prompts)
-        rate = len(prompts) / (time.perf_counter() - began)
-    return Score(float(model.task.summarise(found)[model.task.headline]), len(found), rate)
-
-
-def _prompts(task: Task, rows: Columns) -> list[Request]:
-    """Beginnings of evaluation rows, for tasks whose speed is that of going on with them."""
-    asked: list[dict[str, Any]] = []
-    if task.name == "causal_lm":
-        asked = [{"text": " ".join(text.split()[:PROMPT_WORDS])} for text in rows["text"][:PROMPTS]]
-    elif task.name == "chat":
-        asked = [{"messages": list(last[0])} for last in map(last_answer, rows["messages"][:PROMPTS]) if last]
-    return [Request(inputs, {"max_new_tokens": NEW_TOKENS}) for inputs in asked]
 
 
 def _require_as_good(label: str, task: Task, before: Score, after: Score, tolerance_percent: float) -> None:
