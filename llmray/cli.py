@@ -25,6 +25,7 @@ from llmray.showcase import demo
 EXIT_CODES = (
     "exit codes: 0 done; 1 the work failed; 2 job file or arguments wrong; 3 a threshold was missed; 130 interrupted"
 )
+AGAIN_S = 0.05
 JOB_VERBS = {
     "prepare": "corpus → tokenised, packed blocks (Ray Data)",
     "train": "pretrain or fine-tune (Ray Data → Ray Train); again: resume",
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _unraisable
     args = _read(argv)
     try:
         return int(args.run(args) or 0)
@@ -66,6 +68,15 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     _ignore_signals()
     print("\nstopping …", file=sys.stderr)
     raise KeyboardInterrupt
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised in a destructor; an interruption that came just then is sent again."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.signal(signal.SIGINT, _interrupt)
+        threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _ignore_signals() -> None:

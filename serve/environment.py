@@ -7,10 +7,11 @@ import errno
 import random
 import socket
 from collections import Counter
+from importlib.util import find_spec
 from ipaddress import ip_address
 
 from llmray.job.errors import ClusterError, JobError
-from llmray.job.schema import Serve
+from llmray.job.schema import Limits, Serve
 from llmray.store import place
 from serve.shapes import ROUTES
 
@@ -25,6 +26,7 @@ def prepare_environment(serve: Serve, output: str, *, joins: bool = False) -> Se
     `ClusterError` for a port that is taken.
     """
     _judge_routes(serve)
+    _judge_storage(serve.limits)
     serve = serve.model_copy(update={"keys": _keys(serve, output)})
     judge_host(serve.host, serve.keys)
     return serve if joins else serve.model_copy(update={"port": settle_port(serve)})
@@ -114,6 +116,14 @@ def free_block() -> tuple[int, int]:
         if all(is_free("127.0.0.1", port) for port in range(start, start + BLOCKS.step)):
             return start, start + BLOCKS.step - 1
     raise ClusterError(f"no {BLOCKS.step} ports in a row are free between {BLOCKS.start} and {BLOCKS.stop}")
+
+
+def _judge_storage(limits: Limits) -> None:
+    if limits.storage != "memory" and find_spec("redis") is None:
+        raise JobError(
+            f"serve.limits.storage: {limits.storage} needs the package redis: pip install 'llmray[redis]', on every"
+            " machine that serves"
+        )
 
 
 def _judge_routes(serve: Serve) -> None:

@@ -17,7 +17,7 @@ from llmray.model.predict import Predictor
 from llmray.tasks.base import Request
 from serve import routes
 from serve.batcher import Batcher
-from serve.keys import Keys
+from serve.gate import Gate
 from serve.shapes import GENERATING
 
 
@@ -42,10 +42,9 @@ def queue(endpoint: Endpoint, predictor: Predictor) -> Batcher:
     )
 
 
-def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, keys: Keys | None) -> FastAPI:
-    return routes.build(
-        endpoint.task.name, predictor.name, str(predictor.version), batcher, keys, engine=predictor.engine
-    )
+def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, gate: Gate) -> FastAPI:
+    name, version = predictor.name, str(predictor.version)
+    return routes.build(endpoint.task.name, name, version, batcher, gate, predictor.about, engine=predictor.engine)
 
 
 def example(predictor: Predictor) -> Request:

@@ -4,6 +4,7 @@ It does not know how a form is made or run.  A form is a folder in the model's; 
 `export` measured.
 """
 
+import hashlib
 from pathlib import Path
 
 from llmray.job.errors import ModelError
@@ -21,6 +22,13 @@ def folder_name(engine: str, precision: str) -> str:
 def beside(folder: str) -> list[Path]:
     """Folders of a model's forms, in order of name."""
     return sorted(note.parent for note in Path(folder).glob(f"*/{NOTE}"))
+
+
+def fingerprint(folder: str) -> str:
+    """A hash that is another once there are other forms beside a model, wherever it is kept."""
+    names = [folder_name(engine, precision) for engine in ("ctranslate2", "onnx") for precision in ("float32", "int8")]
+    found = [place.sha256(place.join(folder, name, NOTE)) for name in names]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def read(form: Path) -> ExportResult:

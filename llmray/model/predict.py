@@ -25,6 +25,7 @@ from llmray.tasks.base import Answer, Request, Task
 MOST = 64
 """Requests that go through the model in one pass; more are taken in several."""
 
+ABOUT = ("metrics", "created", "sha256")
 INPUTS: dict[str, dict[str, type]] = {
     "causal_lm": {"text": str},
     "masked_lm": {"text": str},
@@ -46,6 +47,8 @@ class Predictor:
     ) -> None:
         """`model` is what an engine opened; `engine` names it."""
         self.task, self.model, self.name, self.version, self.engine = task, model, name, version, engine
+        self.about: dict[str, Any] = {}
+        """What the registry knows of it beside name and version."""
         self.lock = threading.Lock()
 
     @classmethod
@@ -67,7 +70,9 @@ class Predictor:
         task = make(options, load.processor(Model.model_validate({"from": folder})))
         model, running = choice.opened(engine, folder, task, device)
         name, version = _identity(reference, folder, model.config)
-        return cls(task, model, name=name, version=version, engine=running)
+        predictor = cls(task, model, name=name, version=version, engine=running)
+        predictor.about = {key: value for key, value in load.note(folder, "version.json").items() if key in ABOUT}
+        return predictor
 
     def predict(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
         """One answer, or its error, for each request, in their order."""

@@ -25,7 +25,7 @@ from llmray.stream.feed import Feed, Portion
 from llmray.tasks.base import Task, Tensors
 from llmray.training import flops, parallel
 from llmray.training.checkpoint import WARN, Saver, best_good, load_state, load_weights, manifest_of, newest_good
-from llmray.training.loop import Row, fit, mean_loss, out_of_patience, with_patience
+from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patience, with_patience
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
 from llmray.training.thrift import compiled, recomputing
@@ -90,6 +90,7 @@ class Attempt:
             self.model.set_attn_implementation("eager")
         self.learner = parallel.Learner(self.model, work.task)
         self.optimizer = self._prepared()
+        self.scaler = loss_scale(train, seat.device)
         torch.manual_seed((train.seed + 1) * 10_007 + seat.rank)
         keep, best = train.keep_checkpoints, train.keep_best
         self.saver = Saver(checkpoints, keep, keep_best=best, warn=warn) if checkpoints else None
@@ -115,6 +116,7 @@ class Attempt:
             device=seat.device,
             world=seat.world,
             alone=outer is not None,
+            scaler=self.scaler,
             start_step=self.start_step,
             unlogged=self.unlogged,
             evaluate=(lambda: self._validate(held_out)) if held_out else None,
@@ -228,6 +230,8 @@ class Attempt:
         if len(extra["random"]) == self.seat.world:  # else each worker goes on from its seed
             set_random_state(extra["random"][self.seat.rank], self.seat.device)
         self.metrics = dict(extra["metrics"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(extra["scaler"])
         if not self.outer:  # whose workers have sums of their own
             self.unlogged[:2] = extra["unlogged"][:2]  # of loss and targets; tokens and time are counted anew
         return step
@@ -243,6 +247,7 @@ class Attempt:
         states = gathered(random_state(self.seat.device), self.seat)
         if self.seat.rank == 0 and self.saver:
             extra = {"random": states, "metrics": self.metrics, "order": self._order, "unlogged": self.unlogged}
+            extra["scaler"] = self.scaler.state_dict()
             self.saver.save(self.model, self.optimizer, step, extra, self._about(step))
         elif self.sharded:  # the first worker's state dicts hold every worker's share
             self.model.state_dict(), self.optimizer.state_dict()

@@ -35,6 +35,7 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     assert job.task is not None
     if job.train.lora:
         require_peft()
+    require_prepared(job)
     model = settled_model(job, resumed)
     task = settled_task(job, processor(model))
     require_fit(model, task)
@@ -106,6 +107,16 @@ def trained_tokenizer(job: Job, resumed: bool) -> str:
 def absolute(reference: str) -> str:
     """A local folder's full path, since workers run elsewhere; anything else unchanged."""
     return str(Path(reference).absolute()) if "://" not in reference and Path(reference).exists() else reference
+
+
+def require_prepared(job: Job) -> None:
+    """A stream is dealt out anew to another number of workers, some of its rows twice and others never."""
+    streamed = next((source.path for source in job.data.train if not is_store(source)), None)
+    if job.scale.min_workers and streamed:
+        raise JobError(
+            f"scale.min_workers: {streamed} is streamed, and to fewer workers it would come in another order, some rows"
+            " twice and others never; `llmray prepare` it and give the folder as data.train, or remove the key"
+        )
 
 
 def require_one_batch(job: Job, task: Task) -> None:

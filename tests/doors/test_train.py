@@ -240,6 +240,7 @@ def test_epochs_are_counted_in_whole_batches(tmp_path: Path) -> None:
         ("model.from=new:no-such-preset", JobError, "preset"),
         ("data.train=nowhere.jsonl", DataError, r"nowhere\.jsonl"),
         ("data.train=builtin:shapes?rows=2", DataError, "batch"),
+        ("scale={workers: 2, min_workers: 1}", JobError, r"builtin:shapes.* is streamed.*llmray prepare"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, override: str, error: type[Exception], message: str) -> None:
