@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     sys.unraisablehook = _unraisable
-    args = _parser().parse_args(argv)
+    args = _read(argv)
     try:
         return int(args.run(args) or 0)
     except LlmrayError as error:
@@ -50,6 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _ignore_signals()  # others may have listened since; a signal that ends Python's own end hides the exit code
         print(f"llmray {args.verb}: interrupted; everything it started is shut down", file=sys.stderr)
         return 130
+
+
+def _read(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments in any order: argparse alone takes no further words of a job after an option."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "job") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.job = [*args.job, *rest]
+    return args
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -80,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo(add("demo", help="the whole life of a model on this machine"))
     for verb, text in JOB_VERBS.items():
         _job(add(verb, help=text, description=text, epilog=EXIT_CODES), verb)
+    _export(add("export", help="a faster form of a model, checked against it"))
     _models(add("models", help="versions and aliases: list, show, register, promote, rollback"))
     _serve(add("serve", help="deploy endpoints (Ray Serve); serve status, serve stop"))
     _keys(add("keys", help="API keys of the endpoints: create, list, revoke"))
@@ -131,6 +143,23 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="query every endpoint once, judge the figures, and leave")
     parser.add_argument("--output", default="runs/demo", help="folder for everything it writes")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        job, overrides = _split(args.job)
+        _print(verbs.export(args.model, args.to, job, *overrides, int8=args.int8), args.json)
+
+    parser.description = (
+        "Convert a model, let both forms answer data.eval, and keep the new one beside the model unless it loses more"
+        " than evaluate.tolerance_percent."
+    )
+    parser.epilog = EXIT_CODES
+    parser.add_argument("model", metavar="MODEL", help="a model folder or registry reference")
+    _with_job(parser)
+    parser.add_argument("--to", required=True, choices=("ctranslate2", "onnx"), help="what is to run it")
+    parser.add_argument("--int8", action="store_true", help="with weights rounded to 8 bits")
     parser.set_defaults(run=run)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmray.job.schema import Endpoint, Limits, Serve
-from llmray.model import registry
+from llmray.model import forms, registry
 from llmray.store import place
 from serve.shapes import GENERATING
 
@@ -34,6 +34,8 @@ class Plan(BaseModel):
     """Task → folder of the model behind it; a hub id where that is none."""
     weights: str = ""
     """Hash of a folder's weights, which another training may overwrite; a registered version never changes."""
+    forms: str = ""
+    """Fingerprint of the forms beside the weights, one of which may run them."""
     endpoint: Endpoint | None = None
     """None: it passes requests on to other applications."""
     release: str = version("llmray")
@@ -63,7 +65,11 @@ def _plan(endpoint: Endpoint, registry_near: str | None, keys: str, limits: Limi
         weights = registry.sha256(files)
     if place.is_local(folder) and place.exists(folder):
         folder = str(Path(folder).absolute())
-    return Plan(task=task, model=endpoint.model, keys=keys, folders={task: folder}, weights=weights, endpoint=endpoint)
+    beside = "" if endpoint.engine == "torch" else forms.fingerprint(folder)
+    return Plan(
+        task=task, model=endpoint.model, keys=keys, limits=limits, folders={task: folder}, weights=weights,
+        forms=beside, endpoint=endpoint,
+    )  # fmt: skip
 
 
 def plan_of(user_config: Mapping[str, Any] | None) -> Plan | None:

@@ -29,8 +29,10 @@ def build(
     batcher: Batcher,
     gate: Gate = Gate(),  # noqa: B008 frozen
     about: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    engine: str = "torch",
 ) -> FastAPI:
-    """One task's application behind `gate`.  Every answer's headers name model and version.
+    """One task's application behind `gate`.  Every answer's headers name model, version and engine.
 
     `about`: what is known of the model beside them, for `/info`.
     """
@@ -46,7 +48,7 @@ def build(
         return JSONResponse(wire.write(task, call, await batcher.answer(call.requests)))
 
     async def healthz() -> dict[str, str]:
-        return {"status": "ready", "task": task, "model": name, "version": version}
+        return {"status": "ready", "task": task, "model": name, "version": version, "engine": engine}
 
     async def info() -> dict[str, Any]:
         return {"task": task, "model": name, "version": version, **about}
@@ -55,7 +57,9 @@ def build(
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
     app.add_api_route("/info", info, methods=["GET"], summary="What this model is, and what it scored")
     gate.before(app, ROUTES[task], failure)
-    app.add_middleware(Envelope, headers={"x-llmray-model": name, "x-llmray-version": version})
+    app.add_middleware(
+        Envelope, headers={"x-llmray-model": name, "x-llmray-version": version, "x-llmray-engine": engine}
+    )
     answer_errors(app, failure)
     return app
 

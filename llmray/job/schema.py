@@ -14,6 +14,8 @@ from llmray.job.section import Section
 from llmray.job.task import LANGUAGE, TaskOptions
 from llmray.job.training import Scale, Train
 
+EngineName = Literal["auto", "torch", "ctranslate2", "onnx"]
+
 
 class Model(Section):
     from_: str = Field(alias="from")
@@ -87,6 +89,9 @@ class Evaluate(Section):
     """Rows that the model answers at once."""
     thresholds: dict[str, Bound] = Field({})
     """Metric → bounds; a miss ends with exit code 3."""
+    tolerance_percent: float = Field(1.0, ge=0)
+    """What a form that `export` makes may lose of the task's headline metric, in percent of the model's own. One that
+    loses more is not kept, and `export` ends with exit code 3."""
 
 
 class Endpoint(Section):
@@ -94,6 +99,9 @@ class Endpoint(Section):
     """A model folder, hub id or registry reference."""
     task: TaskOptions
     """What the model was trained for; decides the route."""
+    engine: EngineName = "auto"
+    """What runs the model: `torch`, or a form that `export` made and checked (`ctranslate2`, `onnx`; CPUs only).
+    `auto`: the fastest, as measured by `export`, that this machine can run; else `torch`."""
     min_replicas: int = Field(1, ge=0)
     """Fewest copies of the model. 0: the last one ends when nobody has asked for `idle_s`, and the next request waits
     until a new one has started."""
@@ -116,6 +124,12 @@ class Endpoint(Section):
     def replicas_ordered(self) -> "Endpoint":
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
+        return self
+
+    @model_validator(mode="after")
+    def forms_run_on_cpus(self) -> "Endpoint":
+        if self.gpus and self.engine in ("ctranslate2", "onnx"):
+            raise ValueError(f"engine: {self.engine} runs on CPUs; remove gpus, or use engine: torch")
         return self
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmray.job.schema import Serve
+from llmray.job.schema import Limits, Serve
 from llmray.model import registry
 from serve.rollout import FRONT, Plan, plan_of, plans
 
@@ -33,6 +33,8 @@ def test_other_weights_resources_keys_or_release_are_another_plan(folder: Path) 
     [plan] = plans(serve(folder), None, [])
     assert plans(serve(folder, cpus=2), None, []) != [plan]
     assert plans(serve(folder, keys="/keys.json"), None, []) != [plan]
+    limited = serve(folder).model_copy(update={"limits": Limits(concurrent=3)})
+    assert plans(limited, None, [])[0].limits.concurrent == 3
     assert plan.model_copy(update={"release": "0.0.0"}) != plan
     (folder / "model.safetensors").write_bytes(b"trained again")
     assert plans(serve(folder), None, []) != [plan]
