@@ -192,7 +192,7 @@ class InMemory(Dataset[dict[str, torch.Tensor]]):
 
 def trainer(case: Case) -> float:
     """`transformers.Trainer`: its defaults, but for what `case` says."""
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     clock = Clock(case)
 
@@ -205,7 +205,9 @@ def trainer(case: Case) -> float:
             folder, max_steps=case.total, per_device_train_batch_size=case.rows, use_cpu=case.device == "cpu",
             bf16=case.bf16, torch_compile=case.compile, report_to=[], save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
-        Trainer(model_of(case), arguments, train_dataset=InMemory(case), callbacks=[Ticks()]).train()
+        made = Trainer(model_of(case), arguments, train_dataset=InMemory(case), callbacks=[Ticks()])
+        made.remove_callback(PrinterCallback)
+        made.train()
     return clock.rate()
 
 
@@ -250,13 +252,17 @@ def lightning(case: Case) -> float:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), lr=5e-4, fused=True)
 
+        def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
+            """Lightning's own clipping refuses a fused optimiser in mixed precision."""
+            torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+
         def on_train_batch_end(self, *_: Any) -> None:
             clock.step_ended()
 
     module = Module()
     fits = Trainer(
         accelerator=case.device, devices=1, precision="bf16-mixed" if case.bf16 else "32-true", max_steps=case.total,
-        gradient_clip_val=1.0, barebones=True,
+        barebones=True,
     )  # fmt: skip
     loader = DataLoader(InMemory(case), case.rows, shuffle=True, drop_last=True)
     fits.fit(torch.compile(module) if case.compile else module, loader)
