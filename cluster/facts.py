@@ -24,7 +24,6 @@ USABLE = 0.9
 class Gpu:
     name: str
     memory_gib: float
-    driver: str = ""
     fault: str = ""
     """What the driver counts as broken, as memory errors that it could not correct."""
 
@@ -33,7 +32,7 @@ class Gpu:
 class Node:
     address: str
     versions: dict[str, str]
-    """Package → version, `python` among them."""
+    """Package → version; `python` and, where there are GPUs, their `driver` among them."""
     memory_gib: float
     cpus: float
     disk_free_gib: float
@@ -59,9 +58,10 @@ def judge(nodes: Sequence[Node], job: Job | None = None, worker_gib: float | Non
 def _versions(nodes: Sequence[Node]) -> Iterator[Finding]:
     """A version is wrong where most nodes have another one."""
     for package in sorted({name for node in nodes for name in node.versions}):
-        usual, _ = Counter(node.versions.get(package, "none") for node in nodes).most_common(1)[0]
-        for node in nodes:
-            if (here := node.versions.get(package, "none")) != usual:
+        with_it = [node for node in nodes if package in node.versions]
+        usual, _ = Counter(node.versions[package] for node in with_it).most_common(1)[0]
+        for node in with_it:
+            if (here := node.versions[package]) != usual:
                 yield Finding(fault=f"{package} is {here}, others have {usual}; install the same", node=node.address)
 
 

@@ -78,14 +78,15 @@ class Probe:
     """What one node can say of itself."""
 
     def facts(self, node: dict[str, Any], storage: str | None, dashboard: str) -> dict[str, Any]:
-        address = node["NodeManagerAddress"]
+        address, python = node["NodeManagerAddress"], sys.version.split()[0]
+        gpus, driver = _gpus()
         return {
             "address": address,
-            "versions": {"python": sys.version.split()[0]} | {name: _version(name) for name in PACKAGES},
+            "versions": {"python": python, **{name: _version(name) for name in PACKAGES}, **driver},
             "memory_gib": node["Resources"].get("memory", 0.0) / GIB,
             "cpus": node["Resources"].get("CPU", 0.0),
             "disk_free_gib": shutil.disk_usage("/tmp").free / GIB,
-            "gpus": _gpus(),
+            "gpus": gpus,
             "storage_fault": _storage_fault(storage) if storage else "",
             "exposed": _exposed(address, dashboard),
         }
@@ -161,16 +162,21 @@ def _exposed(address: str, dashboard: str) -> tuple[str, ...]:
     return (f"http://{dashboard}",) if answer.ok else ()
 
 
-def _gpus() -> tuple[Gpu, ...]:
-    """What NVIDIA's driver says; none where there is no driver."""
+def _gpus() -> tuple[tuple[Gpu, ...], dict[str, str]]:
+    """What NVIDIA's driver says of each, and its own version; nothing where there is no driver."""
     query = ["nvidia-smi", f"--query-gpu={','.join(GPU_QUERY)}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError):
-        return ()
-    return tuple(_gpu(*(part.strip() for part in line.split(","))) for line in answer.strip().splitlines())
+        return (), {}
+    return _told(answer)
 
 
-def _gpu(name: str, mebibytes: str, driver: str, errors: str) -> Gpu:
-    broken = f"{errors} memory errors that could not be corrected" if errors.isdigit() and int(errors) else ""
-    return Gpu(name, float(mebibytes) / 1024, driver, broken)
+def _told(answer: str) -> tuple[tuple[Gpu, ...], dict[str, str]]:
+    rows = [[part.strip() for part in line.split(",")] for line in answer.strip().splitlines()]
+    gpus = tuple(Gpu(name, float(mebibytes) / 1024, _broken(errors)) for name, mebibytes, _, errors in rows)
+    return gpus, {"driver": rows[0][2]} if rows else {}
+
+
+def _broken(errors: str) -> str:
+    return f"{errors} memory errors that could not be corrected" if errors.isdigit() and int(errors) else ""

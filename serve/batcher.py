@@ -45,14 +45,21 @@ class Batcher:
         self.worker: asyncio.Task[None] | None = None
 
     async def answer(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue."""
+        """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue.
+
+        When it is cancelled, those that still wait are never run.
+        """
         if self.queue:
             self._admit(len(requests))
         self.worker = self.worker or asyncio.create_task(self._work())
         futures = [asyncio.get_running_loop().create_future() for _ in requests]
         self.queue.extend(zip(requests, futures, strict=True))
         self.arrived.set()
-        return await asyncio.gather(*futures)
+        try:
+            return await asyncio.gather(*futures)
+        except asyncio.CancelledError:
+            self.queue = deque(waiting for waiting in self.queue if not waiting[1].done())
+            raise
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of text as the model writes them, then the rest of the answer; it stops soon after the reader does."""

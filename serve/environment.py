@@ -7,11 +7,13 @@ import errno
 import random
 import socket
 from collections import Counter
+from importlib.util import find_spec
 from ipaddress import ip_address
 
 from llmray.job.errors import ClusterError, JobError
-from llmray.job.schema import Serve
+from llmray.job.schema import Limits, Serve
 from llmray.store import place
+from serve.details import EVERY_INTERFACE
 from serve.shapes import ROUTES
 
 PORTS_TRIED = 100
@@ -25,6 +27,7 @@ def prepare_environment(serve: Serve, output: str, *, joins: bool = False) -> Se
     `ClusterError` for a port that is taken.
     """
     _judge_routes(serve)
+    _judge_storage(serve.limits)
     serve = serve.model_copy(update={"keys": _keys(serve, output)})
     judge_host(serve.host, serve.keys)
     return serve if joins else serve.model_copy(update={"port": settle_port(serve)})
@@ -52,6 +55,15 @@ def judge_host(host: str, keys: str | None) -> None:
         raise JobError(
             f"serve.host: {host} can be reached from other machines, and there is no API key: make one with"
             " `llmray keys create NAME JOB.yaml` (the same job file and output), or keep to serve.host=127.0.0.1"
+        )
+
+
+def judge_machines(host: str, machines: int) -> None:
+    """Raise `JobError` for an address that replicas on other machines do not have: each listens there itself."""
+    if machines > 1 and host not in EVERY_INTERFACE:
+        raise JobError(
+            f"serve.host: {host} is an address of one machine, and the cluster has {machines}, on all of which replicas"
+            " may run and must be reached; use serve.host=0.0.0.0, which needs API keys (`llmray keys create`)"
         )
 
 
@@ -114,6 +126,14 @@ def free_block() -> tuple[int, int]:
         if all(is_free("127.0.0.1", port) for port in range(start, start + BLOCKS.step)):
             return start, start + BLOCKS.step - 1
     raise ClusterError(f"no {BLOCKS.step} ports in a row are free between {BLOCKS.start} and {BLOCKS.stop}")
+
+
+def _judge_storage(limits: Limits) -> None:
+    if limits.storage != "memory" and find_spec("redis") is None:
+        raise JobError(
+            f"serve.limits.storage: {limits.storage} needs the package redis: pip install 'llmray[redis]', on every"
+            " machine that serves"
+        )
 
 
 def _judge_routes(serve: Serve) -> None:

@@ -16,7 +16,7 @@ from fastapi_offline import FastAPIOffline
 from llmray.job.errors import RequestError
 from serve import openapi
 from serve.fields import kind, parsed, quoted
-from serve.keys import Guard, Keys
+from serve.gate import Gate
 from serve.limits import MAX_TEXT_BODY_BYTES
 from serve.shapes import PREFIXES, openai_failure
 from serve.web import answer_errors, body_of
@@ -36,8 +36,8 @@ class Model(Protocol):
         """Status and headers, then the body piece by piece."""
 
 
-def build(models: Mapping[str, Model], keys: Keys | None = None) -> FastAPI:
-    """The application in front of `models` (task → model); with `keys`, one must be shown."""
+def build(models: Mapping[str, Model], gate: Gate = Gate()) -> FastAPI:  # noqa: B008 frozen
+    """The application in front of `models` (task → model), behind `gate`."""
     app = FastAPIOffline(title=f"llmray {PREFIXES['openai']}", redoc_url=None, redirect_slashes=False)
     began, known = int(time.time()), dict[str, dict[str, str]]()
 
@@ -78,8 +78,7 @@ def build(models: Mapping[str, Model], keys: Keys | None = None) -> FastAPI:
     app.add_api_route("/models", every, methods=["GET"], summary="The models that answer here")
     app.add_api_route("/models/{name}", one, methods=["GET"], summary="One of them")
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether the models can answer")
-    if keys:
-        app.add_middleware(Guard, keys=keys, failure=openai_failure)
+    gate.before(app, PREFIXES["openai"], openai_failure)
     answer_errors(app, openai_failure)
     return app
 

@@ -59,6 +59,7 @@ ERRORS = {
     413: "The body or a field is too large",
     415: "Not a picture",
     422: "A field or parameter is wrong; the message names it",
+    429: "Too many requests with this API key; `Retry-After` says when the next may come",
     503: "No capacity; `Retry-After` says when to try again",
 }
 

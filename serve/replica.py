@@ -17,14 +17,14 @@ from llmray.model.predict import Predictor
 from llmray.tasks.base import Request
 from serve import routes
 from serve.batcher import Batcher
-from serve.keys import Keys
+from serve.gate import Gate
 from serve.shapes import GENERATING
 
 
 def load(endpoint: Endpoint, model: str) -> Predictor:
     """The model, after it has answered one request: no user waits for a first pass, no broken model is served."""
     torch.set_num_threads(max(1, ceil(endpoint.cpus)))
-    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu")
+    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu", engine=endpoint.engine)
     [outcome] = predictor.predict([example(predictor)])
     if isinstance(outcome, RequestError):
         raise ModelError(f"{model} cannot answer a plain {endpoint.task.name} request: {outcome}")
@@ -42,8 +42,9 @@ def queue(endpoint: Endpoint, predictor: Predictor) -> Batcher:
     )
 
 
-def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, keys: Keys | None) -> FastAPI:
-    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher, keys)
+def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, gate: Gate) -> FastAPI:
+    name, version = predictor.name, str(predictor.version)
+    return routes.build(endpoint.task.name, name, version, batcher, gate, predictor.about, engine=predictor.engine)
 
 
 def example(predictor: Predictor) -> Request:

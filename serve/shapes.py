@@ -36,8 +36,8 @@ def failure(message: str, status: int) -> dict[str, str]:
 
 def openai_failure(message: str, status: int) -> dict[str, Any]:
     """Body of an error as OpenAI's clients read it."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    code = {401: "invalid_api_key", 404: "model_not_found"}.get(status)
+    kind = "requests" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
+    code = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}.get(status)
     return {"error": {"message": _sendable(message), "type": kind, "param": None, "code": code}}
 
 

@@ -19,6 +19,7 @@ from serve.limits import DRAIN_BYTES
 Failure: TypeAlias = Callable[[str, int], Mapping[str, Any]]
 """Message and status → body."""
 RETRY_AFTER_S = 1
+"""When to come back to a server that has no capacity."""
 
 
 class Envelope:
@@ -55,8 +56,10 @@ async def body_of(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def refusal(error: RequestError, failure: Failure) -> Response:
-    headers = {"retry-after": str(RETRY_AFTER_S)} if error.status == 503 else None
+def refusal(error: RequestError, failure: Failure, again_s: int | None = None) -> Response:
+    """The answer that says what is wrong and, where it is the moment, in how many seconds to try again."""
+    again_s = again_s or (RETRY_AFTER_S if error.status == 503 else None)
+    headers = {"retry-after": str(again_s)} if again_s else None
     return JSONResponse(failure(str(error), error.status), error.status, headers)
 
 

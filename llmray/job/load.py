@@ -83,7 +83,12 @@ def judge(
 
 def dump(job: Job) -> str:
     """The resolved job as YAML that `load` reads back to an equal job."""
-    return yaml.dump(job.model_dump(mode="json", by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return as_yaml(job)
+
+
+def as_yaml(value: BaseModel) -> str:
+    """Any judged file as YAML that `judge` reads back to an equal value."""
+    return yaml.dump(value.model_dump(mode="json", by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def require(job: Job, *keys: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from cluster.facts import judge
-from cluster.probe import Probe, gather
+from cluster.probe import Probe, _storage_fault, _told, gather
 
 
 def test_a_real_node_tells_the_truth_of_itself(ray_cluster: None, tmp_path: Path) -> None:
@@ -26,8 +26,6 @@ def test_storage_that_cannot_be_written_is_found(ray_cluster: None, tmp_path: Pa
 
 
 def test_a_missing_bucket_is_found(object_store: object) -> None:
-    from cluster.probe import _storage_fault
-
     assert _storage_fault("s3://bucket/below") == ""
     assert "nosuch" in _storage_fault("s3://nosuch/below")
 
@@ -39,9 +37,8 @@ def test_a_port_that_is_closed_and_one_that_takes_what_comes() -> None:
     assert probe.send_gbps(("127.0.0.1", port)) > 0
 
 
-@pytest.mark.parametrize("line", ["NVIDIA L4, 23034, 570.1, 0", "NVIDIA L4, 23034, 570.1, [N/A]"])
-def test_a_sound_gpu_as_the_driver_tells_it(line: str) -> None:
-    from cluster.probe import _gpu
-
-    assert _gpu(*line.split(", ")).fault == ""
-    assert _gpu(*line.split(", ")).memory_gib == pytest.approx(22.5, abs=0.01)
+def test_gpus_as_the_driver_tells_them() -> None:
+    gpus, driver = _told("NVIDIA L4, 23034, 570.1, 0\nNVIDIA L4, 23034, 570.1, [N/A]\nNVIDIA L4, 23034, 570.1, 2\n")
+    assert driver == {"driver": "570.1"}
+    assert [gpu.fault for gpu in gpus] == ["", "", "2 memory errors that could not be corrected"]
+    assert gpus[0].memory_gib == pytest.approx(22.5, abs=0.01)

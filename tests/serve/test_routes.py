@@ -56,6 +56,13 @@ def client(task: str, root_path: str = "", max_queued: int = 256) -> TestClient:
     return TestClient(app, root_path=root_path, raise_server_exceptions=False, base_url=f"http://test{root_path}")
 
 
+def test_a_model_tells_what_is_known_of_it() -> None:
+    batcher = Batcher(predict, pieces, max_batch_size=1, wait_s=0, max_queued=1)
+    app = routes.build("qa", "tiny", "3", batcher, about={"metrics": {"f1": 50.0}})
+    found = TestClient(app).get("/info").json()
+    assert found == {"task": "qa", "model": "tiny", "version": "3", "engine": "torch", "metrics": {"f1": 50.0}}
+
+
 @pytest.mark.parametrize("path", ["/qa", "/qa/"])
 def test_a_question_is_answered_with_and_without_the_closing_slash(path: str) -> None:
     with TestClient(client("qa").app, root_path="/qa") as http:
