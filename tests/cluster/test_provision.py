@@ -115,7 +115,8 @@ class Machine:
         told = " ".join(f"{name}={value}" for name, value in self.env.items() if name.startswith("AWS_"))
         (self.folder / "sshd_config").write_text(
             f"HostKey {key}\nPasswordAuthentication no\nPermitRootLogin yes\nStrictModes no\nUsePAM no\n"
-            f"AuthorizedKeysFile {self.folder}/client/.llmray/clusters/try/key.pub\nSetEnv {told}\n"
+            f"AuthorizedKeysFile {self.folder}/client/.llmray/clusters/try/key.pub {self.folder}/lab.pub\n"
+            f"SetEnv {told}\n"
         )
         (self.folder / "start").write_text(
             f"mkdir -p /tmp/ray /run/sshd && mount --bind {self.folder}/ray /tmp/ray\n"
@@ -145,12 +146,12 @@ class Machine:
             subprocess.run(["ip", "netns", "delete", self.name], check=True)
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     missing = [tool for tool in ("ip", "unshare", "ssh", "sshd", "rsync") if not shutil.which(tool, path=PATH)]
     if missing or os.getuid() != 0:
         pytest.skip(f"needs root and {', '.join(missing)} (Debian: apt install openssh-server rsync)")
-    made = Machine(tmp_path)
+    made = Machine(tmp_path_factory.mktemp("machine"))
     try:
         made.start()
         yield made
@@ -191,7 +192,30 @@ def test_a_cluster_comes_up_is_seen_and_leaves_nothing(machine: Machine, tmp_pat
     assert json.loads(down.stdout) == {"name": "try", "left": [], "notes": []}
     states = [one["State"]["Name"] for r in machine.aws("describe_instances")["Reservations"] for one in r["Instances"]]
     assert states == ["terminated"]
-    assert not (tmp_path / "client" / ".llmray" / "clusters" / "try").exists()
+    assert not (machine.folder / "client" / ".llmray" / "clusters" / "try").exists()
+
+
+@pytest.mark.slow
+def test_ray_comes_up_on_a_given_host_and_is_stopped_there(machine: Machine, tmp_path: Path) -> None:
+    key, path = machine.folder / "lab", tmp_path / "cluster.yaml"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    tree = {
+        "name": "lab",
+        "provider": "hosts",
+        "hosts": {"head": "10.200.0.1"},
+        "ssh": {"user": "ubuntu", "key": str(key)},
+    }
+    path.write_text(yaml.safe_dump(tree))
+    up = machine.llmray("cluster", "up", str(path), "--json")
+    assert up.returncode == 0, up.stderr[-3000:]
+    told = json.loads(up.stdout)
+    assert told["tunnel"] == f"ssh -i {key} -N -L 8265:127.0.0.1:8265 ubuntu@10.200.0.1"
+    variables = dict(pair.split("=", 1) for pair in told["token"].split())
+    jobs = ["jobs", "list", "--address", told["address"]]
+    assert machine.llmray(*jobs, **variables).returncode == 0
+    down = machine.llmray("cluster", "down", str(path), "--json")
+    assert down.returncode == 0, down.stderr[-3000:]
+    assert machine.llmray(*jobs, **variables).returncode == 1
 
 
 def wait_for_aws(machine: Machine) -> None:
