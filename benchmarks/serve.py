@@ -4,11 +4,11 @@
                                [--open RATE] [--data FOLDER] [--threads 2]
 
 All serve the same weights and are asked the same, one after the other: closed loop (each client asks again once it is
-answered), or with `--open` at random times RATE times a second, whether answered or not.  The weights are random,
-since speed does not depend on them, in the shape of BERT-base and of OPUS-MT (`--size base`); a translation has 24 tokens,
-as these weights do not end a sentence.  How much int8 costs in quality is `llmray export`'s to say, of trained models.  `--data`: a folder with
-`squad/` and `multi30k/`; else questions and sentences are those of `builtin:shapes`.  With the defaults it takes about
-10 minutes.  LitServe: `pip install 'llmray[bench]'`.
+answered), or with `--open` at random times RATE times a second, whether answered or not.  The weights are random, since
+speed does not depend on them, in the shape of BERT-base and of OPUS-MT (`--size base`); a translation has 24 tokens, as
+these weights do not end a sentence.  How much int8 costs in quality is `llmray export`'s to say, of trained models.
+`--data`: a folder with `squad/` and `multi30k/`; else questions and sentences are those of `builtin:shapes`.  With the
+defaults it takes about 10 minutes.  LitServe: `pip install 'llmray[bench]'`.
 """
 
 import argparse

@@ -28,6 +28,7 @@ from llmray.model import registry
 from llmray.model.load import build, processor, save
 from llmray.store.journal import Progress
 from llmray.tasks import make
+from llmray.verbs import export
 from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
@@ -260,6 +261,24 @@ def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) 
     behind = {"openai": f"{models['causal_lm']}, {models['chat']}"}
     assert {end.task: end.model for end in found.endpoints} == models | behind
     assert {end.status for end in found.endpoints} == {"RUNNING"}
+
+
+def test_an_exported_form_answers_once_the_job_is_served_again(live: ServeResult, models: dict[str, str]) -> None:
+    asked = {"inputs": {"question": "What is red?", "context": CONTEXT}}
+    before = httpx.post(f"{live.url}/qa", json=asked)
+    assert before.headers["x-llmray-engine"] == "torch"
+    rows = {"eval": "builtin:shapes?rows=8&split=eval"}
+    made = export(models["qa"], "onnx", {"data": rows, "evaluate": {"tolerance_percent": 100}}, "evaluate.limit=4")
+    assert (made.rows, made.folder) == (4, f"{models['qa']}/onnx")
+    end = Endpoint.model_validate(
+        {"task": "qa", "model": models["qa"], "cpus": 0.1, "max_queued": 64, "engine": "onnx"}
+    )
+    deploy(Serve(port=free_port(), endpoints=(end,)), None, Progress.silent())
+    until(lambda: httpx.get(f"{live.url}/qa/healthz").json()["engine"] == "onnx float32")
+    after = httpx.post(f"{live.url}/qa", json=asked)
+    assert after.headers["x-llmray-engine"] == "onnx float32"
+    assert {**after.json(), "score": 0} == {**before.json(), "score": 0}
+    assert after.json()["score"] == pytest.approx(before.json()["score"], abs=1e-5)
 
 
 def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmray.job.schema import Serve
+from llmray.job.schema import Limits, Serve
 from llmray.model import registry
 from serve.rollout import FRONT, Plan, plan_of, plans
 
@@ -34,8 +34,18 @@ def test_other_weights_resources_keys_or_release_are_another_plan(folder: Path) 
     assert plans(serve(folder, cpus=2), None, []) != [plan]
     assert plans(serve(folder, keys="/keys.json"), None, []) != [plan]
     assert plan.model_copy(update={"release": "0.0.0"}) != plan
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "export.json").write_text("{}")
+    [with_form] = plans(serve(folder), None, [])
+    assert with_form != plan
+    assert plans(serve(folder, engine="torch"), None, [])[0].forms == ""
     (folder / "model.safetensors").write_bytes(b"trained again")
-    assert plans(serve(folder), None, []) != [plan]
+    assert plans(serve(folder), None, []) != [with_form]
+
+
+def test_limits_reach_the_replicas(folder: Path) -> None:
+    limited = serve(folder).model_copy(update={"limits": Limits(concurrent=3)})
+    assert plans(limited, None, [])[0].limits == limited.limits
 
 
 def test_an_alias_is_settled_as_the_version_it_names(folder: Path, tmp_path: Path) -> None:
