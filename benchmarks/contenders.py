@@ -22,13 +22,16 @@ from tokenizers.models import WordLevel
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from llmray.corpus.record import Columns
 from llmray.job.schema import Job
 from llmray.model.load import build
 from llmray.stream.blocks import Write
 from llmray.stream.feed import Portion
 from llmray.tasks import make
 from llmray.tasks.base import Processor, Task
-from llmray.training.attempt import EAGER_TOKENS, Attempt, Seat, Work
+from llmray.training.attempt import Attempt, Seat, Work
+from llmray.training.attention import EAGER_TOKENS
+from llmray.training.loop import Row
 
 WARM = 10
 """Steps before the clock starts; llmray tells where it is as often."""
@@ -129,23 +132,27 @@ def model_of(case: Case) -> PreTrainedModel:
     return model.train()
 
 
-def stored(case: Case, folder: str) -> str:
-    """The blocks as a prepared store."""
-    ids = blocks(case)
-    ends = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * case.length)
-    lines = Write(folder)(pa.table({"input_ids": pa.ListArray.from_arrays(ends, pa.array(ids.ravel()))})).to_pylist()
-    about = {"task": {}, "processor": "", "job": {}, "result": {}, "schema": {"input_ids": "list<element: int32>"}}
+def stored(features: Columns, folder: str) -> str:
+    """Encoded rows as a prepared store, without the stamps of the job that made it."""
+    table = pa.table({name: pa.array(values, pa.list_(pa.int32())) for name, values in features.items()})
+    lines = Write(folder)(table).to_pylist()
+    about = {"task": {}, "processor": "", "job": {}, "result": {}, "schema": dict.fromkeys(features, "list<int32>")}
     Path(folder, "manifest.json").write_text(json.dumps(about | {"shards": lines}))
     return folder
 
 
 def llmray(case: Case) -> float:
-    torch.set_num_threads(case.threads)
     with tempfile.TemporaryDirectory() as folder:
-        store = stored(case, folder)
-        work = Work(job_of(case, store), task_of(case), case.total, (Portion((store,)),))
-        told = [row["elapsed_s"] for row in Attempt(work, Seat(device=torch.device(case.device)), {}, None).rows()]
+        store = stored({"input_ids": list(blocks(case))}, folder)
+        told = [row["elapsed_s"] for row in rows(case, task_of(case), store)]
     return case.steps * case.rows * case.length / (told[-1] - told[0])
+
+
+def rows(case: Case, task: Task, store: str) -> Iterator[Row]:
+    """The log rows of a worker of llmray that learns from a store, one every `WARM` steps."""
+    torch.set_num_threads(case.threads)
+    work = Work(job_of(case, store), task, case.total, (Portion((store,)),))
+    return Attempt(work, Seat(device=torch.device(case.device)), {}, None).rows()
 
 
 def bare(case: Case) -> float:
@@ -185,7 +192,7 @@ class InMemory(Dataset[dict[str, torch.Tensor]]):
 
 def trainer(case: Case) -> float:
     """`transformers.Trainer`: its defaults, but for what `case` says."""
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     clock = Clock(case)
 
@@ -198,7 +205,9 @@ def trainer(case: Case) -> float:
             folder, max_steps=case.total, per_device_train_batch_size=case.rows, use_cpu=case.device == "cpu",
             bf16=case.bf16, torch_compile=case.compile, report_to=[], save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
-        Trainer(model_of(case), arguments, train_dataset=InMemory(case), callbacks=[Ticks()]).train()
+        made = Trainer(model_of(case), arguments, train_dataset=InMemory(case), callbacks=[Ticks()])
+        made.remove_callback(PrinterCallback)
+        made.train()
     return clock.rate()
 
 
@@ -243,13 +252,17 @@ def lightning(case: Case) -> float:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), lr=5e-4, fused=True)
 
+        def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
+            """Lightning's own clipping refuses a fused optimiser in mixed precision."""
+            torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+
         def on_train_batch_end(self, *_: Any) -> None:
             clock.step_ended()
 
     module = Module()
     fits = Trainer(
         accelerator=case.device, devices=1, precision="bf16-mixed" if case.bf16 else "32-true", max_steps=case.total,
-        gradient_clip_val=1.0, barebones=True,
+        barebones=True,
     )  # fmt: skip
     loader = DataLoader(InMemory(case), case.rows, shuffle=True, drop_last=True)
     fits.fit(torch.compile(module) if case.compile else module, loader)
@@ -264,7 +277,7 @@ def rate(run: Contender, case: Case) -> float:
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{run.__name__}, {case}: ended with exit code {process.exitcode}")
+        raise SystemExit(f"{run}, {case}: ended with exit code {process.exitcode}")
     return float(answer.get())
 
 

@@ -200,18 +200,22 @@ def _serve(parser: argparse.ArgumentParser) -> None:
             verbs.serve_stop(args.address)
         else:
             job, overrides = _split(args.job)
-            verbs.serve(job, *overrides, until=lambda result: _stay_up(result, args.json, overrides))
+            stayed = False
+
+            def stay(result: ServeResult) -> None:
+                nonlocal stayed
+                stayed = True
+                _print(result, args.json)
+                _wait()
+
+            result = verbs.serve(job, *overrides, until=stay)
+            if not stayed:  # they live on where they are
+                _print(result, args.json)
 
     _with_job(parser)
     parser.description = "Deploy endpoints; `serve status` and `serve stop` look at a running cluster."
     parser.add_argument("--address", default="auto", help="Ray cluster of `serve status` and `serve stop`")
     parser.set_defaults(run=run)
-
-
-def _stay_up(result: ServeResult, as_json: bool, overrides: Sequence[str]) -> None:
-    _print(result, as_json)
-    if not any(word.startswith("scale.address=") for word in overrides):
-        _wait()
 
 
 def _keys(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ It does not know about command lines.  A verb judges its job first and imports w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -52,9 +52,10 @@ def train(job: JobLike, *overrides: str, progress: Progress | None = None) -> Tr
     """Pretrain or fine-tune a model (Ray Data → Ray Train); the same command again resumes or does nothing."""
     judged = load(job, overrides)
     require(judged, "task", "model.from", "data.train")
+    from llmray.training.plan import needs_ray
     from llmray.training.run import train as run
 
-    with _session(judged):
+    with _session(judged) if needs_ray(judged) else nullcontext():
         return run(judged, progress or Progress())
 
 
@@ -172,11 +173,11 @@ def serve(
     settled = prepare_environment(judged.serve, judged.output, joins=judged.scale.address is not None)
     with _session(judged):
         result = deploy(settled, nearest(judged.output), progress or Progress())
-        try:
-            if until:
-                until(result)
-        finally:
-            if judged.scale.address is None:
+        if judged.scale.address is None:
+            try:
+                if until:
+                    until(result)
+            finally:
                 shutdown()
     return result
 

@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from llmray.job.errors import RequestError
 from llmray.job.schema import Endpoint, Limits
+from serve.between import keep_to_loopback
 from serve.gate import Gate
 from serve.keys import Keys
 from serve.shapes import Part
@@ -26,6 +27,7 @@ class Replica:
     def __init__(self, endpoint: Endpoint, model: str, keys: str | None, limits: Limits) -> None:
         from serve import completions, replica  # torch and transformers: seconds that the driver need not spend
 
+        keep_to_loopback()
         self.endpoint = endpoint
         self.predictor = replica.load(endpoint, model)
         self.batcher = replica.queue(endpoint, self.predictor)
@@ -54,6 +56,7 @@ class Front:
     def __init__(self, models: Mapping[str, str], keys: str | None, limits: Limits) -> None:
         from serve import front
 
+        keep_to_loopback()
         self.application = front.build({task: Remote(task) for task in models}, _gate(keys, limits))
 
     def reconfigure(self, plan: dict[str, Any]) -> None:

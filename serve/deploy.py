@@ -19,9 +19,9 @@ from llmray.job.errors import ClusterError
 from llmray.job.results import ServeResult
 from llmray.job.schema import Serve
 from llmray.store.journal import Progress
-from serve import details, haproxy
+from serve import details, haproxy, head
 from serve.actors import Front, Replica
-from serve.environment import free_block, free_port, judge_host, prepare_environment, settle_port
+from serve.environment import free_block, free_port, judge_host, judge_machines, prepare_environment, settle_port
 from serve.rollout import Plan, plan_of, plans
 from serve.shapes import PREFIXES
 
@@ -43,9 +43,10 @@ def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> Serve
     progress.start(LABEL, len(serve.endpoints))
     fresh = not _is_running()
     try:
-        before = status()
-        if before.url:
-            judge_host(str(httpx.URL(before.url).host), serve.keys)
+        if fresh:
+            judge_machines(serve.host, sum(node["Alive"] for node in ray.nodes()))
+        else:
+            judge_host(_host_and_port()[0], serve.keys)
         running = _running()
         wanted = plans(serve, registry_near, [*running.values()])
         if fresh:
@@ -68,8 +69,7 @@ def status() -> ServeResult:
     if not _is_running():
         return ServeResult(url="", endpoints=())
     found: dict[str, Any] = ray.get(_controller().get_serve_instance_details.remote())
-    http = found["http_options"]
-    url = details.base_url(http["host"], http["port"], _head()["NodeManagerAddress"])
+    url = details.base_url(*_host_and_port(), head.address())
     return ServeResult(url=url, endpoints=tuple(details.endpoint(url, app) for app in found["applications"].values()))
 
 
@@ -105,20 +105,28 @@ def shutdown() -> None:
     while _is_running() and time.monotonic() < deadline:
         time.sleep(POLL_S)
     ray_serve.shutdown()
-    if _head_is_here():
-        shutil.rmtree(haproxy.private_folder() / _head()["NodeID"], ignore_errors=True)
+    if head.is_here():
+        shutil.rmtree(haproxy.private_folder() / head.node()["NodeID"], ignore_errors=True)
+    head.forget()
 
 
 def _start(serve: Serve) -> None:
     """Start Serve; its controller hands HAProxy's settings to proxies and replicas."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if not _head_is_here():
+    if head.is_here():
+        _start_here(serve)
+    else:
         _start_controller(serve.host, serve.port, haproxy.base_settings())
-        return
-    folder = haproxy.private_folder()
+    head.remember(serve.host)
+
+
+def _start_here(serve: Serve) -> None:
+    """Replicas and Ray's own proxy listen where HAProxy does, or on loopback, if no other machine has any of them."""
+    folder, inside = haproxy.private_folder(), head.LOOPBACK if head.is_alone() else serve.host
     with haproxy.starting_alone(folder):
-        ours = haproxy.settings(folder, free_port(), free_block())
-        _start_controller(serve.host, settle_port(serve), ours)
+        port = settle_port(serve)
+        ours = haproxy.settings(folder, free_port(), free_block(), haproxy.bind(serve.host, port))
+        _start_controller(inside, port, ours)
 
 
 def _start_controller(host: str, port: int, env: dict[str, str]) -> None:
@@ -198,7 +206,7 @@ def _wait(tasks: list[str], progress: Progress) -> None:
 def _wait_for_proxy(routes: list[str], url: str) -> None:
     """HAProxy learns of replicas a moment after they run.  Skipped where the proxy is on another machine."""
     deadline = time.monotonic() + READY_WITHIN_S
-    for route in routes if _head_is_here() else ():
+    for route in routes if head.is_here() else ():
         while not _answers(f"{url}{route}/healthz"):
             if time.monotonic() > deadline:
                 raise ClusterError(f"{url}{route} does not answer although its replicas run; see Ray's Serve logs")
@@ -220,16 +228,10 @@ def _is_running() -> bool:
     return True
 
 
+def _host_and_port() -> tuple[str, int]:
+    found = ray.get(_controller().get_serve_instance_details.remote())["http_options"]
+    return head.remembered(found["host"]), found["port"]
+
+
 def _controller() -> Any:
     return ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-
-
-def _head() -> dict[str, Any]:
-    for node in ray.nodes():
-        if "node:__internal_head__" in node["Resources"]:
-            return node
-    raise ClusterError("the Ray cluster has no live head node")
-
-
-def _head_is_here() -> bool:
-    return bool(_head()["NodeID"] == ray.get_runtime_context().get_node_id())

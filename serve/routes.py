@@ -51,7 +51,7 @@ def build(
         return {"status": "ready", "task": task, "model": name, "version": version, "engine": engine}
 
     async def info() -> dict[str, Any]:
-        return {"task": task, "model": name, "version": version, **about}
+        return {"task": task, "model": name, "version": version, "engine": engine, **about}
 
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")

@@ -51,6 +51,8 @@ class About(BaseModel):
     task: str
     model: str
     version: str
+    engine: str = ""
+    """What runs it: `torch`, or a faster form."""
     metrics: dict[str, float] = {}
     created: str = ""
     """When it was registered, ISO 8601."""

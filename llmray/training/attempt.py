@@ -18,12 +18,13 @@ from llmray.corpus.source import is_store
 from llmray.job.errors import LlmrayError, StoreError
 from llmray.job.schema import Job
 from llmray.job.training import Train
-from llmray.model.load import build, longest, save
+from llmray.model.load import build, save
 from llmray.store import folder, place
 from llmray.stream.batches import batches
 from llmray.stream.feed import Feed, Portion
 from llmray.tasks.base import Task, Tensors
 from llmray.training import flops, parallel
+from llmray.training.attention import set_attention
 from llmray.training.checkpoint import WARN, Saver, best_good, load_state, load_weights, manifest_of, newest_good
 from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patience, with_patience
 from llmray.training.lora import adapted
@@ -31,9 +32,6 @@ from llmray.training.optim import optimizer
 from llmray.training.thrift import compiled, recomputing
 
 CPU = torch.device("cpu")
-EAGER_TOKENS = 512
-"""Up to this length plain attention trains faster on a CPU than torch's fused one, whose backward pass is slow there:
-1.5 times at 64 to 128 tokens in bf16, 1.1 times at 512, half as fast at 1024."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that torch gives them on Intel, AMD and ARM."""
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
@@ -86,8 +84,7 @@ class Attempt:
         self.checkpoints, self.warn = checkpoints, warn
         torch.manual_seed(train.seed)
         self.model = build(work.job.model, work.task).to(seat.device)
-        if seat.device == CPU and longest(work.task) <= EAGER_TOKENS:
-            self.model.set_attn_implementation("eager")
+        set_attention(self.model, work.task, seat.device)
         self.learner = parallel.Learner(self.model, work.task)
         self.optimizer = self._prepared()
         self.scaler = loss_scale(train, seat.device)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,31 +21,17 @@ from huggingface_hub.errors import HfHubHTTPError, ValidationError
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from llmray.corpus.tokenizer import train
 from llmray.job.errors import ClusterError
 from llmray.job.results import ServeResult
-from llmray.job.schema import Endpoint, Job, Serve
+from llmray.job.schema import Endpoint, Serve
 from llmray.model import registry
-from llmray.model.load import build, processor, save
 from llmray.store.journal import Progress
-from llmray.tasks import make
 from llmray.verbs import export
 from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
 from ui.app import launch
 
-PRESETS = {
-    "qa": "bert-tiny",
-    "translation": "marian-tiny",
-    "captioning": "vit-gpt2-tiny",
-    "causal_lm": "gpt2-tiny",
-    "masked_lm": "bert-tiny",
-    "classification": "bert-tiny",
-    "chat": "llama-tiny",
-}
-OPTIONS = {"classification": {"labels": ["blue", "red"]}}
-TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
 CONTEXT = "A red circle is above a blue square."
 
 
@@ -52,24 +39,6 @@ def picture() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A folder with random weights for each task."""
-    root = tmp_path_factory.mktemp("models")
-    train(TEXTS, 400).save_pretrained(root / "tokenizer")
-    for name, preset in PRESETS.items():
-        job = Job.model_validate(
-            {
-                "task": {"name": name} | OPTIONS.get(name, {}),
-                "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")},
-            }
-        )
-        assert job.model is not None
-        task = make(job.task, processor(job.model))
-        save(build(job.model, task), task, str(root / name))
-    return {name: str(root / name) for name in PRESETS}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +169,26 @@ def test_good_and_bad_requests_at_once_each_get_their_own(live: ServeResult) -> 
         assert list(many.map(ask, mixed)) == [status for _, _, status in mixed]
 
 
+def test_a_request_is_found_in_the_logs_by_its_id_and_its_text_is_not(live: ServeResult) -> None:
+    text, identity = "Ozymandias", f"ana-{time.time_ns()}"
+    for route, body in {
+        "/generate": {"inputs": text, "parameters": {"max_new_tokens": 2}},
+        "/translate": {"inputs": text, "parameters": {text: 1}},
+        "/v1/completions": {"model": "causal_lm", "prompt": text, "max_tokens": 2},
+    }.items():
+        found = httpx.post(live.url + route, json=body, headers={"x-request-id": identity})
+        assert (found.status_code, found.headers["x-request-id"]) == (422 if "translate" in route else 200, identity)
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    until(lambda: sum(identity in log.read_text(errors="replace") for log in folder.rglob("*.log")) >= 3)
+    assert not [log for log in folder.rglob("*") if log.is_file() and text in log.read_text(errors="replace")]
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-request-timeout-seconds", "serve_multiplexed_model_id"])
+def test_headers_that_ray_serve_cannot_read_break_nothing(live: ServeResult, name: str) -> None:
+    headers = [(name.encode(), b"\xff0.000001")]
+    assert httpx.get(f"{live.url}/qa/openapi.json", headers=headers).status_code == 200
+
+
 @pytest.mark.browser
 @pytest.mark.filterwarnings("ignore::Warning:gradio")
 def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: Browser) -> None:
@@ -263,16 +252,17 @@ def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) 
     assert {end.status for end in found.endpoints} == {"RUNNING"}
 
 
-def test_an_exported_form_answers_once_the_job_is_served_again(live: ServeResult, models: dict[str, str]) -> None:
+def test_an_exported_form_answers_once_the_job_is_served_again(
+    live: ServeResult, models: dict[str, str], tmp_path: Path
+) -> None:
+    model = shutil.copytree(models["qa"], tmp_path / "model")
     asked = {"inputs": {"question": "What is red?", "context": CONTEXT}}
     before = httpx.post(f"{live.url}/qa", json=asked)
     assert before.headers["x-llmray-engine"] == "torch"
     rows = {"eval": "builtin:shapes?rows=8&split=eval"}
-    made = export(models["qa"], "onnx", {"data": rows, "evaluate": {"tolerance_percent": 100}}, "evaluate.limit=4")
-    assert (made.rows, made.folder) == (4, f"{models['qa']}/onnx")
-    end = Endpoint.model_validate(
-        {"task": "qa", "model": models["qa"], "cpus": 0.1, "max_queued": 64, "engine": "onnx"}
-    )
+    made = export(str(model), "onnx", {"data": rows, "evaluate": {"tolerance_percent": 100}}, "evaluate.limit=4")
+    assert (made.rows, made.folder) == (4, f"{model}/onnx")
+    end = Endpoint.model_validate({"task": "qa", "model": str(model), "cpus": 0.1, "engine": "onnx"})
     deploy(Serve(port=free_port(), endpoints=(end,)), None, Progress.silent())
     until(lambda: httpx.get(f"{live.url}/qa/healthz").json()["engine"] == "onnx float32")
     after = httpx.post(f"{live.url}/qa", json=asked)

@@ -1,12 +1,19 @@
 """What tests of serving share."""
 
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
+from llmray.job.schema import Endpoint
 from llmray.model.generate import Stream
 from llmray.tasks.base import Request
+from serve.shapes import GENERATING, PREFIXES, Part
 
 
 @pytest.fixture
@@ -22,3 +29,48 @@ def endless() -> tuple[Callable[[Request], Stream], threading.Event]:
             closed.set()
 
     return stream, closed
+
+
+class Local:
+    """A model of this process, as `/v1` asks it."""
+
+    def __init__(self, task: str, predictor: Any, batcher: Any) -> None:
+        self.task, self.predictor, self.batcher = task, predictor, batcher
+
+    async def identity(self) -> dict[str, str]:
+        return {"name": self.predictor.name, "version": str(self.predictor.version)}
+
+    def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
+        from serve import completions
+
+        return completions.respond(self.task, self.predictor.name, self.batcher, body)
+
+
+def applications(models: dict[str, str]) -> Iterator[Mount]:
+    """Every route with a real model behind it, without Ray."""
+    from serve import front, replica
+    from serve.gate import Gate
+
+    generating = {}
+    for task, folder in models.items():
+        end = Endpoint.model_validate({"task": task, "model": folder})
+        predictor = replica.load(end, folder)
+        batcher = replica.queue(end, predictor)
+        if task in GENERATING:
+            generating[task] = Local(task, predictor, batcher)
+        yield Mount(PREFIXES[task], replica.application(end, predictor, batcher, Gate()))
+    yield Mount(PREFIXES["openai"], front.build(generating))
+
+
+@pytest.fixture(scope="module")
+def live(models: dict[str, str]) -> Iterator[str]:
+    """The address at which every route answers over real HTTP."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    app = Starlette(routes=list(applications(models)))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()

@@ -33,6 +33,8 @@ def test_other_weights_resources_keys_or_release_are_another_plan(folder: Path) 
     [plan] = plans(serve(folder), None, [])
     assert plans(serve(folder, cpus=2), None, []) != [plan]
     assert plans(serve(folder, keys="/keys.json"), None, []) != [plan]
+    limited = serve(folder).model_copy(update={"limits": Limits(concurrent=3)})
+    assert plans(limited, None, [])[0].limits.concurrent == 3
     assert plan.model_copy(update={"release": "0.0.0"}) != plan
     (folder / "onnx").mkdir()
     (folder / "onnx" / "export.json").write_text("{}")

@@ -60,7 +60,7 @@ def test_a_model_tells_what_is_known_of_it() -> None:
     batcher = Batcher(predict, pieces, max_batch_size=1, wait_s=0, max_queued=1)
     app = routes.build("qa", "tiny", "3", batcher, about={"metrics": {"f1": 50.0}})
     found = TestClient(app).get("/info").json()
-    assert found == {"task": "qa", "model": "tiny", "version": "3", "metrics": {"f1": 50.0}}
+    assert found == {"task": "qa", "model": "tiny", "version": "3", "engine": "torch", "metrics": {"f1": 50.0}}
 
 
 @pytest.mark.parametrize("path", ["/qa", "/qa/"])

@@ -93,8 +93,16 @@ def test_a_stopped_panel_neither_blinks_nor_waits():
 
 
 def test_models_are_listed_with_what_they_scored():
-    about = About(task="qa", model=EVIL, version="3", metrics={"exact_match": 95.25}, created="2026-01-02T03:04:05")
+    about = About(
+        task="qa",
+        model=EVIL,
+        version="3",
+        engine="onnx int8",
+        metrics={"exact_match": 95.25},
+        created="2026-01-02T03:04:05",
+    )
     html = view.models({"/qa": about, "/chat": trouble.unreachable("http://h")})
+    assert "<td>onnx int8</td>" in html
     assert "exact_match 95.25" in html
     assert "2026-01-02<" in html
     assert "Nothing answers at http://h." in html
