@@ -53,7 +53,7 @@ FAMILY = {"qa": "bert", "translation": "marian"}
 ENGINE = {"qa": "onnx", "translation": "ctranslate2"}
 ROUTE = {"qa": "/qa", "translation": "/translate"}
 SERVERS = ("llmray int8", "llmray torch", "fastapi", "litserve", "rayserve")
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def sources(task: str, data: str | None) -> Source:
@@ -110,7 +110,7 @@ def running(server: str, task: str, folder: str, threads: int, body: dict[str, A
     The group ends with the block: LitServe leaves children.
     """
     port = free_port()
-    words = [str(HERE / "serving.py"), server, task, folder, str(port)]
+    words = ["-c", f"from benchmarks.serving import {server}; {server}({task!r}, {folder!r}, {port})"]
     url = f"http://127.0.0.1:{port}/"
     if server.startswith("llmray"):
         engine = ENGINE[task] if server.endswith("int8") else "torch"
@@ -119,7 +119,7 @@ def running(server: str, task: str, folder: str, threads: int, body: dict[str, A
         named = f"serve.endpoints=[{{model: '{folder}', task: {task}}}]"
         words = ["-m", "llmray", "serve", f"serve.port={port}", named, *end]
         url += ROUTE[task].strip("/")
-    env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE.parent)}
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     quiet = None if os.environ.get("SHOW") else subprocess.DEVNULL
     process = subprocess.Popen([sys.executable, *words], env=env, stdout=quiet, stderr=quiet, start_new_session=True)
     try:

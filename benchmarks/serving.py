@@ -1,13 +1,10 @@
 """Servers of one model folder, each as its users would write it: FastAPI, LitServe, Ray Serve as it comes.
 
-    python benchmarks/serving.py fastapi|litserve|rayserve TASK FOLDER PORT
-
 It does not know how they are asked, nor llmray's own server.  `transformers` 5 has no pipeline for questions or
 translation any more, so all three call `Plain`: tokenizer, model, decoding, in torch's float32.
 """
 
 import signal
-import sys
 import threading
 from typing import Any
 
@@ -134,8 +131,3 @@ def rayserve(task: str, folder: str, port: int) -> None:
         ray_serve.run(deployed.bind())
         gone.wait()
         ray_serve.shutdown()
-
-
-if __name__ == "__main__":
-    name, task, folder, port = sys.argv[1:]
-    {"fastapi": fastapi, "litserve": litserve, "rayserve": rayserve}[name](task, folder, int(port))

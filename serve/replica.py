@@ -44,7 +44,9 @@ def queue(endpoint: Endpoint, predictor: Predictor) -> Batcher:
 
 def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, gate: Gate) -> FastAPI:
     name, version = predictor.name, str(predictor.version)
-    return routes.build(endpoint.task.name, name, version, batcher, gate, predictor.about, engine=predictor.engine)
+    return routes.build(
+        endpoint.task.name, name, version, batcher, gate, predictor.about, engine=predictor.engine, alias=endpoint.name
+    )
 
 
 def example(predictor: Predictor) -> Request:

@@ -31,12 +31,14 @@ def build(
     about: Mapping[str, Any] = MappingProxyType({}),
     *,
     engine: str = "torch",
+    alias: str | None = None,
 ) -> FastAPI:
     """One task's application behind `gate`.  Every answer's headers name model, version and engine.
 
-    `about`: what is known of the model beside them, for `/info`.
+    `about`: what is known of the model beside them, for `/info`.  `alias`: the model's name below the task's route.
     """
-    title = f"llmray {ROUTES[task]}"
+    route = f"{ROUTES[task]}/{alias}" if alias else ROUTES[task]
+    title = f"llmray {route}"
     app = FastAPIOffline(title=title, version=version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
@@ -56,10 +58,9 @@ def build(
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
     app.add_api_route("/info", info, methods=["GET"], summary="What this model is, and what it scored")
-    gate.before(app, ROUTES[task], failure)
-    app.add_middleware(
-        Envelope, headers={"x-llmray-model": name, "x-llmray-version": version, "x-llmray-engine": engine}
-    )
+    gate.before(app, route, failure)
+    headers = {"x-llmray-model": name, "x-llmray-version": version, "x-llmray-engine": engine}
+    app.add_middleware(Envelope, headers=headers, name=alias)
     answer_errors(app, failure)
     return app
 

@@ -252,6 +252,28 @@ def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) 
     assert {end.status for end in found.endpoints} == {"RUNNING"}
 
 
+def test_models_of_one_task_answer_under_their_names(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
+    other = shutil.copytree(models["translation"], tmp_path / "back" / "model")
+    ends = [
+        {"task": "translation", "model": model, "name": name, "cpus": 0.1, "max_queued": 64}
+        for name, model in (("en-de", models["translation"]), ("de-en", str(other)))
+    ]
+    found = deploy(Serve.model_validate({"port": free_port(), "endpoints": ends}), None, Progress.silent())
+    assert {end.route for end in found.endpoints} >= {"/translate", "/translate/de-en"}
+    until(lambda: httpx.get(f"{live.url}/translate/en-de/healthz").status_code == 200)
+
+    def model_at(route: str) -> str:
+        answer = httpx.post(f"{live.url}{route}", json={"inputs": "a red circle"})
+        assert set(answer.json()[0]) == {"translation_text"}
+        return answer.headers["x-llmray-model"]
+
+    first = Path(models["translation"]).name
+    assert [model_at(f"/translate{name}") for name in ("", "/en-de", "/de-en")] == [first, first, "back"]
+    assert httpx.get(f"{live.url}/translate/de-en/healthz").json()["model"] == "back"
+    assert httpx.get(f"{live.url}/translate/docs").status_code == 200
+    assert httpx.post(f"{live.url}/translate/fr-de", json={"inputs": "a"}).status_code == 404
+
+
 def test_an_exported_form_answers_once_the_job_is_served_again(
     live: ServeResult, models: dict[str, str], tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ def test_an_alias_is_settled_as_the_version_it_names(folder: Path, tmp_path: Pat
 
 
 def test_openai_s_routes_stand_before_what_generates_with_the_same_keys(folder: Path) -> None:
-    chat = Plan(task="chat", model="talker", folders={"chat": "/talker"})
+    chat = Plan(task="chat", route="/chat", model="talker", folders={"chat": "/talker"})
     locked = chat.model_copy(update={"keys": "/other.json"})
     assert plans(serve(folder), None, [locked])[1:] == []
     [_, front] = plans(serve(folder, "causal_lm"), None, [chat])
@@ -73,3 +73,11 @@ def test_openai_s_routes_stand_before_what_generates_with_the_same_keys(folder: 
 @pytest.mark.parametrize("found", [None, {}, {"task": "qa", "model": "of an older release"}])
 def test_what_this_release_does_not_know_has_no_plan(found: dict[str, str] | None) -> None:
     assert plan_of(found) is None
+
+
+def test_the_first_of_a_task_has_its_route_and_others_are_below(folder: Path) -> None:
+    ends = [{"task": "translation", "model": str(folder), "name": name} for name in ("en-de", "de-en")]
+    first, second = plans(Serve.model_validate({"endpoints": ends}), None, [])
+    assert (first.task, first.route) == ("translation", "/translate")
+    assert (second.task, second.route) == ("translation-de-en", "/translate/de-en")
+    assert second.folders == {"translation-de-en": str(folder)}
