@@ -76,7 +76,7 @@ def build(models: Mapping[str, Model], gate: Gate = Gate()) -> FastAPI:  # noqa:
     for task, path in PATHS.items():
         app.add_api_route(path, passing(task), methods=["POST"], response_model=None, **openapi.openai_described(task))
     app.add_api_route("/models", every, methods=["GET"], summary="The models that answer here")
-    app.add_api_route("/models/{name}", one, methods=["GET"], summary="One of them")
+    app.add_api_route("/models/{name}", one, methods=["GET"], **openapi.one_model_described())
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether the models can answer")
     gate.before(app, PREFIXES["openai"], openai_failure)
     answer_errors(app, openai_failure)

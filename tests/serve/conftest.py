@@ -2,13 +2,14 @@
 
 import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmray.job.schema import Endpoint
 from llmray.model.generate import Stream
@@ -46,7 +47,7 @@ class Local:
         return completions.respond(self.task, self.predictor.name, self.batcher, body)
 
 
-def applications(models: dict[str, str]) -> Iterator[Mount]:
+def applications(models: dict[str, str]) -> Iterator[tuple[str, FastAPI]]:
     """Every route with a real model behind it, without Ray."""
     from serve import front, replica
     from serve.gate import Gate
@@ -58,8 +59,18 @@ def applications(models: dict[str, str]) -> Iterator[Mount]:
         batcher = replica.queue(end, predictor)
         if task in GENERATING:
             generating[task] = Local(task, predictor, batcher)
-        yield Mount(PREFIXES[task], replica.application(end, predictor, batcher, Gate()))
-    yield Mount(PREFIXES["openai"], front.build(generating))
+        yield PREFIXES[task], replica.application(end, predictor, batcher, Gate())
+    yield PREFIXES["openai"], front.build(generating)
+
+
+def routed(apps: dict[str, FastAPI]) -> ASGIApp:
+    """Each application under its prefix, in the way of Ray Serve."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        prefix = "/" + scope["path"].split("/")[1]
+        await apps[prefix]({**scope, "root_path": prefix}, receive, send)
+
+    return app
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +78,12 @@ def live(models: dict[str, str]) -> Iterator[str]:
     """The address at which every route answers over real HTTP."""
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
-    app = Starlette(routes=list(applications(models)))
+    app = routed(dict(applications(models)))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
+    while not server.started:
+        time.sleep(0.01)
     yield f"http://127.0.0.1:{bound.getsockname()[1]}"
     server.should_exit = True
     thread.join()
