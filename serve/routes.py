@@ -16,14 +16,14 @@ from serve import openapi, wire
 from serve.batcher import Batcher
 from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
-from serve.shapes import EVENT_STREAM, ROUTES, failure, sse
+from serve.shapes import EVENT_STREAM, ROUTES, Identity, failure, sse
 from serve.web import Envelope, answer_errors, body_of
 
 
-def build(task: str, name: str, version: str, batcher: Batcher, gate: Gate = Gate()) -> FastAPI:  # noqa: B008 frozen
-    """One task's application behind `gate`.  Every answer's headers name model and version."""
+def build(task: str, identity: Identity, batcher: Batcher, gate: Gate = Gate()) -> FastAPI:  # noqa: B008 frozen
+    """One task's application behind `gate`.  Every answer's headers name the model."""
     title = f"llmray {ROUTES[task]}"
-    app = FastAPIOffline(title=title, version=version, redoc_url=None, redirect_slashes=False)
+    app = FastAPIOffline(title=title, version=identity.version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
     async def ask(request: Request) -> Response:
@@ -34,12 +34,12 @@ def build(task: str, name: str, version: str, batcher: Batcher, gate: Gate = Gat
         return JSONResponse(wire.write(task, call, await batcher.answer(call.requests)))
 
     async def healthz() -> dict[str, str]:
-        return {"status": "ready", "task": task, "model": name, "version": version}
+        return {"status": "ready", "task": task, "model": identity.name, "version": identity.version}
 
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
     gate.before(app, ROUTES[task], failure)
-    app.add_middleware(Envelope, headers={"x-llmray-model": name, "x-llmray-version": version})
+    app.add_middleware(Envelope, headers=identity.headers())
     answer_errors(app, failure)
     return app
 

@@ -5,6 +5,7 @@ It does not know requests or answers (`wire` and `openai` do).
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 ROUTES: dict[str, str] = {
@@ -26,6 +27,18 @@ Part: TypeAlias = tuple[int, dict[str, str]] | bytes
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 LONGEST_MESSAGE = 1000
 """Characters of an error: it may quote what was sent."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model answers."""
+
+    name: str
+    version: str
+    lineage: str
+
+    def headers(self) -> dict[str, str]:
+        return {"x-llmray-model": self.name, "x-llmray-version": self.version, "x-llmray-lineage": self.lineage}
 
 
 def failure(message: str, status: int) -> dict[str, str]:

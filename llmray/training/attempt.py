@@ -3,6 +3,7 @@
 It does not know who started it: a Ray Train worker, a trial of a sweep, or the program itself.
 """
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,9 @@ from llmray.training.loop import Row, fit, mean_loss, out_of_patience, with_pati
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
 from llmray.training.thrift import compiled, recomputing
+
+LINEAGE = "lineage.json"
+"""Beside the weights: the job, the step, the rows and, of prepared stores, which they were."""
 
 CPU = torch.device("cpu")
 EAGER_TOKENS = 512
@@ -148,7 +152,9 @@ class Attempt:
             step = load_weights(best, model)
             self.metrics["eval_loss"] = manifest_of(best)["eval_loss"]
         whole = self.additions.merge_and_unload() if self.train.lora else model
+        descent = json.dumps(self._about(step) | {"step": step, "order": self._order}, indent=2)
         place.patiently(lambda: save(whole, self.work.task, output), f"saving {output}", self.warn)
+        place.patiently(lambda: place.write_text(place.join(output, LINEAGE), descent), f"saving {output}", self.warn)
         return step
 
     def _batches(self, share: int) -> Iterator[Tensors]:

@@ -4,7 +4,6 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Any
 
 import pytest
 import uvicorn
@@ -14,7 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmray.job.schema import Endpoint
 from llmray.model.generate import Stream
 from llmray.tasks.base import Request
-from serve.shapes import GENERATING, PREFIXES, Part
+from serve.batcher import Batcher
+from serve.shapes import GENERATING, PREFIXES, Identity, Part
 
 
 @pytest.fixture
@@ -35,16 +35,16 @@ def endless() -> tuple[Callable[[Request], Stream], threading.Event]:
 class Local:
     """A model of this process, as `/v1` asks it."""
 
-    def __init__(self, task: str, predictor: Any, batcher: Any) -> None:
-        self.task, self.predictor, self.batcher = task, predictor, batcher
+    def __init__(self, task: str, known: Identity, batcher: Batcher) -> None:
+        self.task, self.known, self.batcher = task, known, batcher
 
-    async def identity(self) -> dict[str, str]:
-        return {"name": self.predictor.name, "version": str(self.predictor.version)}
+    async def identity(self) -> Identity:
+        return self.known
 
     def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
         from serve import completions
 
-        return completions.respond(self.task, self.predictor.name, self.batcher, body)
+        return completions.respond(self.task, self.known.name, self.batcher, body)
 
 
 def applications(models: dict[str, str]) -> Iterator[tuple[str, FastAPI]]:
@@ -56,10 +56,10 @@ def applications(models: dict[str, str]) -> Iterator[tuple[str, FastAPI]]:
     for task, folder in models.items():
         end = Endpoint.model_validate({"task": task, "model": folder})
         predictor = replica.load(end, folder)
-        batcher = replica.queue(end, predictor)
+        batcher, known = replica.queue(end, predictor), replica.identity(predictor, folder)
         if task in GENERATING:
-            generating[task] = Local(task, predictor, batcher)
-        yield PREFIXES[task], replica.application(end, predictor, batcher, Gate())
+            generating[task] = Local(task, known, batcher)
+        yield PREFIXES[task], replica.application(end, known, batcher, Gate())
     yield PREFIXES["openai"], front.build(generating)
 
 
