@@ -15,6 +15,7 @@ import ray
 import ray.data
 from ray._private import ray_constants
 
+from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
 
@@ -113,7 +114,8 @@ def _told_to_workers(**variables: str) -> Iterator[None]:
 def _join(address: str) -> None:
     _require_answer(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        env = {"worker_process_setup_hook": speak_over_ray_s}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=env)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"{address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); check that it runs"

@@ -25,6 +25,7 @@ from llmray.showcase import demo
 EXIT_CODES = (
     "exit codes: 0 done; 1 the work failed; 2 job file or arguments wrong; 3 a threshold was missed; 130 interrupted"
 )
+AGAIN_S = 0.05
 JOB_VERBS = {
     "prepare": "corpus → tokenised, packed blocks (Ray Data)",
     "train": "pretrain or fine-tune (Ray Data → Ray Train); again: resume",
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    args = _parser().parse_args(argv)
+    sys.unraisablehook = _unraisable
+    args = _read(argv)
     try:
         return int(args.run(args) or 0)
     except LlmrayError as error:
@@ -50,11 +52,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _read(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments in any order: argparse alone takes no further words of a job after an option."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "job") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.job = [*args.job, *rest]
+    return args
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """The first signal unwinds; further ones cannot tear the shutting down apart."""
     _ignore_signals()
     print("\nstopping …", file=sys.stderr)
     raise KeyboardInterrupt
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised in a destructor; an interruption that came just then is sent again."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.signal(signal.SIGINT, _interrupt)
+        threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _ignore_signals() -> None:
@@ -69,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo(add("demo", help="the whole life of a model on this machine"))
     for verb, text in JOB_VERBS.items():
         _job(add(verb, help=text, description=text, epilog=EXIT_CODES), verb)
+    _export(add("export", help="a faster form of a model, checked against it"))
     _models(add("models", help="versions and aliases: list, show, register, promote, rollback"))
     _serve(add("serve", help="deploy endpoints (Ray Serve); serve status, serve stop"))
     _keys(add("keys", help="API keys of the endpoints: create, list, revoke"))
@@ -123,6 +146,23 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _export(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        job, overrides = _split(args.job)
+        _print(verbs.export(args.model, args.to, job, *overrides, int8=args.int8), args.json)
+
+    parser.description = (
+        "Convert a model, let both forms answer data.eval, and keep the new one beside the model unless it loses more"
+        " than evaluate.tolerance_percent."
+    )
+    parser.epilog = EXIT_CODES
+    parser.add_argument("model", metavar="MODEL", help="a model folder or registry reference")
+    _with_job(parser)
+    parser.add_argument("--to", required=True, choices=("ctranslate2", "onnx"), help="what is to run it")
+    parser.add_argument("--int8", action="store_true", help="with weights rounded to 8 bits")
+    parser.set_defaults(run=run)
+
+
 def _models(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> None:
         if args.action in ("list", "show"):
@@ -160,18 +200,22 @@ def _serve(parser: argparse.ArgumentParser) -> None:
             verbs.serve_stop(args.address)
         else:
             job, overrides = _split(args.job)
-            verbs.serve(job, *overrides, until=lambda result: _stay_up(result, args.json, overrides))
+            stayed = False
+
+            def stay(result: ServeResult) -> None:
+                nonlocal stayed
+                stayed = True
+                _print(result, args.json)
+                _wait()
+
+            result = verbs.serve(job, *overrides, until=stay)
+            if not stayed:  # they live on where they are
+                _print(result, args.json)
 
     _with_job(parser)
     parser.description = "Deploy endpoints; `serve status` and `serve stop` look at a running cluster."
     parser.add_argument("--address", default="auto", help="Ray cluster of `serve status` and `serve stop`")
     parser.set_defaults(run=run)
-
-
-def _stay_up(result: ServeResult, as_json: bool, overrides: Sequence[str]) -> None:
-    _print(result, as_json)
-    if not any(word.startswith("scale.address=") for word in overrides):
-        _wait()
 
 
 def _keys(parser: argparse.ArgumentParser) -> None:

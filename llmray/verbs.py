@@ -4,15 +4,16 @@ It does not know about command lines.  A verb judges its job first and imports w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from llmray.job.errors import JobError, ThresholdError
 from llmray.job.load import load, require
 from llmray.job.results import (
     ApiKey,
     EvaluateResult,
+    ExportResult,
     JobsResult,
     KeysResult,
     ModelsResult,
@@ -51,9 +52,10 @@ def train(job: JobLike, *overrides: str, progress: Progress | None = None) -> Tr
     """Pretrain or fine-tune a model (Ray Data → Ray Train); the same command again resumes or does nothing."""
     judged = load(job, overrides)
     require(judged, "task", "model.from", "data.train")
+    from llmray.training.plan import needs_ray
     from llmray.training.run import train as run
 
-    with _session(judged):
+    with _session(judged) if needs_ray(judged) else nullcontext():
         return run(judged, progress or Progress())
 
 
@@ -84,6 +86,33 @@ def evaluate(job: JobLike, *overrides: str, progress: Progress | None = None) ->
     if missed := misses(result.metrics, judged.evaluate.thresholds):
         raise ThresholdError("; ".join(missed) + f"; the report is {result.report}")
     return result
+
+
+def export(
+    model: str,
+    to: Literal["ctranslate2", "onnx"],
+    job: JobLike = None,
+    *overrides: str,
+    int8: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Make a faster form of a model, in its folder, that answers `data.eval` as well as the model does.
+
+    Raises `ThresholdError` when it loses more than `evaluate.tolerance_percent`; nothing is kept then.
+    """
+    judged = load(job, overrides)
+    require(judged, "data.eval")
+    if to not in ("ctranslate2", "onnx"):
+        raise JobError(f"export: unknown form {to!r}; allowed: ctranslate2, onnx")
+    from llmray.model.export import export as run
+    from llmray.model.registry import nearest
+    from llmray.scoring.run import batches
+
+    with _session(judged):
+        return run(
+            model, to, lambda record: batches(judged, record), judged.evaluate.tolerance_percent,
+            progress or Progress(), int8=int8, options=judged.task, registry_root=nearest(judged.output),
+        )  # fmt: skip
 
 
 def models_list(output: str, name: str | None = None) -> ModelsResult:
@@ -144,11 +173,11 @@ def serve(
     settled = prepare_environment(judged.serve, judged.output, joins=judged.scale.address is not None)
     with _session(judged):
         result = deploy(settled, nearest(judged.output), progress or Progress())
-        try:
-            if until:
-                until(result)
-        finally:
-            if judged.scale.address is None:
+        if judged.scale.address is None:
+            try:
+                if until:
+                    until(result)
+            finally:
                 shutdown()
     return result
 

@@ -34,10 +34,12 @@ class Replica:
         self.batcher = replica.queue(endpoint, self.predictor, Meter())
         self.answered = completions.respond
         self.known = replica.identity(self.predictor, model)
-        self.application = replica.application(endpoint, self.known, self.batcher, _gate(keys, limits))
+        self.application = replica.application(
+            endpoint, self.known, self.batcher, _gate(keys, limits), self.predictor.about
+        )
 
-    def reconfigure(self, described: dict[str, str]) -> None:
-        """Nothing to do: Serve keeps `described` (task, model, keys) so that `status` can tell it."""
+    def reconfigure(self, plan: dict[str, Any]) -> None:
+        """Nothing to do: Serve keeps the plan for `status` and the next `deploy`."""
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self.application
@@ -61,7 +63,7 @@ class Front:
         keep_to_loopback()
         self.application = front.build({task: Remote(task) for task in models}, _gate(keys, limits))
 
-    def reconfigure(self, described: dict[str, str]) -> None:
+    def reconfigure(self, plan: dict[str, Any]) -> None:
         """Nothing to do, as in `Replica`."""
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -18,19 +18,27 @@ def base_url(host: str, port: int, head_address: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def described(app: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `user_config` of an application among the controller's instance details."""
+    found: Mapping[str, Any] = _deployment(app).get("deployment_config", {}).get("user_config") or {}
+    return found
+
+
+def _deployment(app: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next(iter(app["deployments"].values()), None) or {}
+
+
 def endpoint(url: str, app: Mapping[str, Any]) -> EndpointStatus:
-    """One application of the controller's instance details; its task and model are in `user_config`."""
-    deployment = next(iter(app["deployments"].values()), None) or {}
-    described = deployment.get("deployment_config", {}).get("user_config") or {}
-    route = app["route_prefix"] or ""
+    """One application of the controller's instance details."""
+    said, route = described(app), app["route_prefix"] or ""
     return EndpointStatus(
         route=route,
-        task=described.get("task", app["name"]),
+        task=said.get("task", app["name"]),
         url=url + route,
-        model=described.get("model", ""),
+        model=said.get("model", ""),
         status=str(getattr(app["status"], "value", app["status"])),
-        keys=described.get("keys", ""),
-        replicas=sum(replica["state"] == "RUNNING" for replica in deployment.get("replicas", [])),
+        keys=said.get("keys", ""),
+        replicas=sum(replica["state"] == "RUNNING" for replica in _deployment(app).get("replicas", [])),
     )
 
 

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from llmray.job.errors import ClusterError, JobError
 from llmray.job.schema import Limits, Serve
 from llmray.store import place
+from serve.details import EVERY_INTERFACE
 from serve.shapes import ROUTES
 
 PORTS_TRIED = 100
@@ -54,6 +55,15 @@ def judge_host(host: str, keys: str | None) -> None:
         raise JobError(
             f"serve.host: {host} can be reached from other machines, and there is no API key: make one with"
             " `llmray keys create NAME JOB.yaml` (the same job file and output), or keep to serve.host=127.0.0.1"
+        )
+
+
+def judge_machines(host: str, machines: int) -> None:
+    """Raise `JobError` for an address that replicas on other machines do not have: each listens there itself."""
+    if machines > 1 and host not in EVERY_INTERFACE:
+        raise JobError(
+            f"serve.host: {host} is an address of one machine, and the cluster has {machines}, on all of which replicas"
+            " may run and must be reached; use serve.host=0.0.0.0, which needs API keys (`llmray keys create`)"
         )
 
 

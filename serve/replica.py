@@ -4,7 +4,7 @@ It does not know Ray.  Importing it costs seconds (torch, transformers), which o
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
@@ -26,7 +26,7 @@ from serve.shapes import GENERATING, Identity
 def load(endpoint: Endpoint, model: str) -> Predictor:
     """The model, after it has answered one request: no user waits for a first pass, no broken model is served."""
     torch.set_num_threads(max(1, ceil(endpoint.cpus)))
-    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu")
+    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu", engine=endpoint.engine)
     [outcome] = predictor.predict([example(predictor)])
     if isinstance(outcome, RequestError):
         raise ModelError(f"{model} cannot answer a plain {endpoint.task.name} request: {outcome}")
@@ -47,11 +47,13 @@ def queue(endpoint: Endpoint, predictor: Predictor, told: Callable[[Pass], objec
 
 def identity(predictor: Predictor, model: str) -> Identity:
     version = str(predictor.version)
-    return Identity(predictor.name, version, lineage(model, version))
+    return Identity(predictor.name, version, predictor.engine, lineage(model, version))
 
 
-def application(endpoint: Endpoint, identity: Identity, batcher: Batcher, gate: Gate) -> FastAPI:
-    return routes.build(endpoint.task.name, identity, batcher, gate)
+def application(
+    endpoint: Endpoint, identity: Identity, batcher: Batcher, gate: Gate, about: Mapping[str, Any]
+) -> FastAPI:
+    return routes.build(endpoint.task.name, identity, batcher, gate, about)
 
 
 def example(predictor: Predictor) -> Request:

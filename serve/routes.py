@@ -4,7 +4,9 @@ It does not know Ray, nor how many copies of it run.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -20,8 +22,18 @@ from serve.shapes import EVENT_STREAM, ROUTES, Identity, failure, sse
 from serve.web import Envelope, answer_errors, body_of
 
 
-def build(task: str, identity: Identity, batcher: Batcher, gate: Gate = Gate()) -> FastAPI:  # noqa: B008 frozen
-    """One task's application behind `gate`.  Every answer's headers name the model."""
+def build(
+    task: str,
+    identity: Identity,
+    batcher: Batcher,
+    gate: Gate = Gate(),  # noqa: B008 frozen
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> FastAPI:
+    """One task's application behind `gate`.  Every answer's headers say which model it is.
+
+    `about`: what is known of the model beside that, for `/info`.
+    """
+    told = {"task": task, "model": identity.name, "version": identity.version, "engine": identity.engine}
     title = f"llmray {ROUTES[task]}"
     app = FastAPIOffline(title=title, version=identity.version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
@@ -34,10 +46,14 @@ def build(task: str, identity: Identity, batcher: Batcher, gate: Gate = Gate()) 
         return JSONResponse(wire.write(task, call, await batcher.answer(call.requests)))
 
     async def healthz() -> dict[str, str]:
-        return {"status": "ready", "task": task, "model": identity.name, "version": identity.version}
+        return {"status": "ready", **told}
+
+    async def info() -> dict[str, Any]:
+        return {**told, "lineage": identity.lineage, **about}
 
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
+    app.add_api_route("/info", info, methods=["GET"], summary="What this model is, and what it scored")
     gate.before(app, ROUTES[task], failure)
     app.add_middleware(Envelope, headers=identity.headers())
     answer_errors(app, failure)

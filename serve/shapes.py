@@ -35,10 +35,12 @@ class Identity:
 
     name: str
     version: str
+    engine: str
     lineage: str
 
     def headers(self) -> dict[str, str]:
-        return {"x-llmray-model": self.name, "x-llmray-version": self.version, "x-llmray-lineage": self.lineage}
+        named = {"model": self.name, "version": self.version, "engine": self.engine, "lineage": self.lineage}
+        return {f"x-llmray-{what}": each for what, each in named.items()}
 
 
 def failure(message: str, status: int) -> dict[str, str]:

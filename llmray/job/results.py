@@ -1,5 +1,7 @@
 """What each verb returns: plain frozen values that print as JSON.  It knows no verb's inner working."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -77,6 +79,43 @@ class ModelVersion(Result):
 
 class ModelsResult(Result):
     versions: tuple[ModelVersion, ...]
+
+
+class ExportResult(Result):
+    folder: str
+    """Folder of the form, in the model's own; this is its `export.json`."""
+    engine: Literal["ctranslate2", "onnx"]
+    precision: Literal["float32", "int8"]
+    task: str
+    parent: str
+    """The model that it is a form of, as it was given."""
+    parent_sha256: str
+    """Hash of that model's weights."""
+    metric: str
+    """The task's headline metric, of both."""
+    before: float
+    """The model's, on the evaluation rows."""
+    after: float
+    """The form's, on the same rows."""
+    rows: int
+    parent_rows_per_s: float
+    """Evaluation rows that the model answered in a second, on the machine of the export."""
+    rows_per_s: float
+    """Those that the form answered."""
+    parent_bytes: int
+    bytes: int
+    files: dict[str, str]
+    """File → sha256."""
+    needs_vnni: bool
+    """Whether it gives these figures only on processors that add products of int8 without overflow."""
+    made_with: dict[str, str]
+    """Package → version."""
+    created: str
+    """UTC, ISO 8601."""
+
+    @property
+    def speedup(self) -> float:
+        return self.rows_per_s / self.parent_rows_per_s
 
 
 class EndpointStatus(Result):

@@ -4,6 +4,7 @@ It does not read files, and nothing heavy is imported here.  A field's docstring
 the command line's help, the JSON schema and `docs/jobs.md` all come from it.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -12,6 +13,8 @@ from llmray.job.data import Data
 from llmray.job.section import Section
 from llmray.job.task import LANGUAGE, TaskOptions
 from llmray.job.training import Scale, Train
+
+EngineName = Literal["auto", "torch", "ctranslate2", "onnx"]
 
 
 class Model(Section):
@@ -86,6 +89,9 @@ class Evaluate(Section):
     """Rows that the model answers at once."""
     thresholds: dict[str, Bound] = Field({})
     """Metric → bounds; a miss ends with exit code 3."""
+    tolerance_percent: float = Field(1.0, ge=0)
+    """What a form that `export` makes may lose of the task's headline metric, in percent of the model's own. One that
+    loses more is not kept, and `export` ends with exit code 3."""
 
 
 class Endpoint(Section):
@@ -93,8 +99,14 @@ class Endpoint(Section):
     """A model folder, hub id or registry reference."""
     task: TaskOptions
     """What the model was trained for; decides the route."""
-    min_replicas: int = Field(1, ge=1)
-    """Fewest copies of the model."""
+    engine: EngineName = "auto"
+    """What runs the model: `torch`, or a form that `export` made and checked (`ctranslate2`, `onnx`; CPUs only).
+    `auto`: the fastest, as measured by `export`, that this machine can run; else `torch`."""
+    min_replicas: int = Field(1, ge=0)
+    """Fewest copies of the model. 0: the last one ends when nobody has asked for `idle_s`, and the next request waits
+    until a new one has started."""
+    idle_s: float = Field(300, gt=0)
+    """Seconds without a request after which the last copy ends, where `min_replicas` is 0."""
     max_replicas: int = Field(2, ge=1)
     """Most copies of the model; Serve adds them under load."""
     max_batch_size: int = Field(16, ge=1)
@@ -112,6 +124,12 @@ class Endpoint(Section):
     def replicas_ordered(self) -> "Endpoint":
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
+        return self
+
+    @model_validator(mode="after")
+    def forms_run_on_cpus(self) -> "Endpoint":
+        if self.gpus and self.engine in ("ctranslate2", "onnx"):
+            raise ValueError(f"engine: {self.engine} runs on CPUs; remove gpus, or use engine: torch")
         return self
 
 
@@ -180,11 +198,16 @@ class Job(Section):
 
     @model_validator(mode="after")
     def batch_divides_among_workers(self) -> "Job":
-        share = self.train.accumulate * self.scale.workers
-        if self.train.batch_size % share:
+        size, passes, counts = self.train.batch_size, self.train.accumulate, self.scale.counts
+        wrong = next((count for count in reversed(counts) if size % (count * passes)), None)
+        if wrong == self.scale.workers:
             raise ValueError(
-                f"train.batch_size ({self.train.batch_size}) must be a multiple of scale.workers × train.accumulate"
-                f" ({self.scale.workers} × {self.train.accumulate})"
+                f"train.batch_size ({size}) must be a multiple of scale.workers × train.accumulate ({wrong} × {passes})"
+            )
+        if wrong:
+            raise ValueError(
+                f"train.batch_size ({size}): {wrong} workers, which scale.min_workers allows, cannot share it in"
+                f" {passes} passes; use a multiple of {passes * math.lcm(*counts)}, or raise scale.min_workers"
             )
         return self
 

@@ -61,7 +61,8 @@ class Train(Section):
     """Share of each target that is spread over all classes alike; validation does without."""
     chunked_loss: bool | Literal["auto"] = "auto"
     """`causal_lm`: take loss and gradient of some tokens at a time, so that no worker ever holds the scores of all
-    words at all places; auto: where those would take more than 1 GiB."""
+    words at all places; auto: where those would take more than 16 MiB (1 GiB in a compiled model, where taking them
+    whole is faster)."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """bf16: products in bfloat16 (autocast), weights and optimiser in fp32; auto: bf16 where every worker's hardware
     multiplies it, else fp32 (a processor that must emulate it is two hundred times slower). On GPUs only: tf32,
@@ -152,6 +153,11 @@ class LocalSGD(Section):
 class Scale(Section):
     workers: int = Field(1, ge=1)
     """Training workers; each learns from its own part of every batch. One alone splits nothing."""
+    min_workers: int | None = Field(None, ge=1)
+    """Fewest workers with which a run goes on after a machine was lost, and with which it begins; it grows to `workers`
+    again, from its newest checkpoint, when there is room. Batches stay the same, so `batch_size` must be a multiple of
+    every number between, and each row of an epoch is still learned from once, so `data.train` must be prepared. null:
+    wait for all `workers`."""
     parallel: Literal["ddp", "fsdp", "local_sgd"] = "ddp"
     """How several workers split the work. `ddp`: each holds the whole model, gradients are exchanged in every step;
     `fsdp`: each keeps its share of weights, gradients and optimiser, and whole weights exist block by block only;
@@ -173,6 +179,25 @@ class Scale(Section):
         if self.local_sgd and self.parallel != "local_sgd":
             raise ValueError(f"local_sgd: are keys of parallel: local_sgd, not of {self.parallel}; remove them")
         return self
+
+    @model_validator(mode="after")
+    def fewer_workers_can_go_on(self) -> "Scale":
+        if self.min_workers is None:
+            return self
+        if self.min_workers >= self.workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must be below workers ({self.workers}); or remove it")
+        if self.parallel == "local_sgd":
+            raise ValueError(
+                "min_workers: what workers learn alone depends on how many they are; remove it, or use parallel: ddp"
+            )
+        if self.max_failures == 0:
+            raise ValueError("min_workers: going on after a loss is a restart, which max_failures: 0 forbids; raise it")
+        return self
+
+    @property
+    def counts(self) -> range:
+        """Numbers of workers that a run may have."""
+        return range(self.min_workers or self.workers, self.workers + 1)
 
     @property
     def meetings(self) -> LocalSGD:

@@ -19,14 +19,15 @@ from llmray.corpus.source import is_store
 from llmray.job.errors import LlmrayError, StoreError
 from llmray.job.schema import Job
 from llmray.job.training import Train
-from llmray.model.load import build, longest, save
+from llmray.model.load import build, save
 from llmray.store import folder, place
 from llmray.stream.batches import batches
 from llmray.stream.feed import Feed, Portion
 from llmray.tasks.base import Task, Tensors
 from llmray.training import flops, parallel
+from llmray.training.attention import set_attention
 from llmray.training.checkpoint import WARN, Saver, best_good, load_state, load_weights, manifest_of, newest_good
-from llmray.training.loop import Row, fit, mean_loss, out_of_patience, with_patience
+from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patience, with_patience
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
 from llmray.training.thrift import compiled, recomputing
@@ -35,9 +36,6 @@ LINEAGE = "lineage.json"
 """Beside the weights: the job, the step, the rows and, of prepared stores, which they were."""
 
 CPU = torch.device("cpu")
-EAGER_TOKENS = 512
-"""Up to this length plain attention trains faster on a CPU than torch's fused one, whose backward pass is slow there:
-1.5 times at 64 to 128 tokens in bf16, 1.1 times at 512, half as fast at 1024."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that torch gives them on Intel, AMD and ARM."""
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
@@ -90,10 +88,10 @@ class Attempt:
         self.checkpoints, self.warn = checkpoints, warn
         torch.manual_seed(train.seed)
         self.model = build(work.job.model, work.task).to(seat.device)
-        if seat.device == CPU and longest(work.task) <= EAGER_TOKENS:
-            self.model.set_attn_implementation("eager")
+        set_attention(self.model, work.task, seat.device)
         self.learner = parallel.Learner(self.model, work.task)
         self.optimizer = self._prepared()
+        self.scaler = loss_scale(train, seat.device)
         torch.manual_seed((train.seed + 1) * 10_007 + seat.rank)
         keep, best = train.keep_checkpoints, train.keep_best
         self.saver = Saver(checkpoints, keep, keep_best=best, warn=warn) if checkpoints else None
@@ -119,6 +117,7 @@ class Attempt:
             device=seat.device,
             world=seat.world,
             alone=outer is not None,
+            scaler=self.scaler,
             start_step=self.start_step,
             unlogged=self.unlogged,
             evaluate=(lambda: self._validate(held_out)) if held_out else None,
@@ -234,6 +233,8 @@ class Attempt:
         if len(extra["random"]) == self.seat.world:  # else each worker goes on from its seed
             set_random_state(extra["random"][self.seat.rank], self.seat.device)
         self.metrics = dict(extra["metrics"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(extra["scaler"])
         if not self.outer:  # whose workers have sums of their own
             self.unlogged[:2] = extra["unlogged"][:2]  # of loss and targets; tokens and time are counted anew
         return step
@@ -249,6 +250,7 @@ class Attempt:
         states = gathered(random_state(self.seat.device), self.seat)
         if self.seat.rank == 0 and self.saver:
             extra = {"random": states, "metrics": self.metrics, "order": self._order, "unlogged": self.unlogged}
+            extra["scaler"] = self.scaler.state_dict()
             self.saver.save(self.model, self.optimizer, step, extra, self._about(step))
         elif self.sharded:  # the first worker's state dicts hold every worker's share
             self.model.state_dict(), self.optimizer.state_dict()

@@ -41,6 +41,7 @@ def fit(
     device: torch.device | str = "cpu",
     world: int = 1,
     alone: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
     start_step: int = 0,
     unlogged: torch.Tensor | None = None,
     evaluate: Callable[[], Row] | None = None,
@@ -52,11 +53,11 @@ def fit(
     `learner` gives a batch's summed loss and number of targets (see `Learner`).  Each worker calls this with its own
     batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step.  Workers
     that step `alone` add up nothing but their log rows; to ask them all at once is up to `should_stop`.  `unlogged`
-    holds the sums of steps since the last row, to begin with and from then on.
+    holds the sums of steps since the last row, to begin with and from then on, `scaler` what `loss_scale` gives.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
     weights = [p for p in learner.parameters() if p.requires_grad]
-    scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=train.precision == "fp16")
+    scaler = scaler or loss_scale(train, device)
     together = 1 if alone else world
     meter = Meter(device, world, alone, unlogged)
     learner.train()
@@ -101,6 +102,11 @@ def fit(
             on_checkpoint(done)
         if stop:
             return
+
+
+def loss_scale(train: Train, device: torch.device) -> torch.amp.GradScaler:
+    """What a loss in fp16 is multiplied by, so that its gradients stay in range; 1 in any other precision."""
+    return torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=train.precision == "fp16")
 
 
 def scale_gradients(weights: list[torch.nn.Parameter], scale: torch.Tensor, clip: float | None) -> torch.Tensor:
@@ -148,6 +154,8 @@ def precision(train: Train, device: torch.device) -> torch.autocast:
 
 
 def to_device(batch: Tensors, device: torch.device) -> Tensors:
+    if device.type == "cuda":  # from other memory a copy waits until the GPU has done all that it was told before
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 

@@ -35,6 +35,7 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     assert job.task is not None
     if job.train.lora:
         require_peft()
+    require_prepared(job)
     model = settled_model(job, resumed)
     task = settled_task(job, processor(model))
     require_fit(model, task)
@@ -42,6 +43,17 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     given, job = job, job.model_copy(update={"model": model, "task": task.options})
     portions, datasets = portions_of(job.data.train, task), encoded_sources(job, task)
     return Work(job, task, total_steps(job, portions, counted(datasets)), portions, given), datasets
+
+
+def needs_ray(job: Job) -> bool:
+    """Whether more than this program takes part: workers, or Ray Data where rows do not lie ready to be learned from.
+
+    Ray exports Prometheus' metrics, too, and looks for the classes that a job does not name.
+    """
+    ready = all(map(is_store, job.data.train)) and not job.data.eval
+    task = job.task
+    unnamed = isinstance(task, Classification) and not (task.labels or task.regression)
+    return not (job.scale.in_process and ready) or unnamed or "prometheus" in job.train.loggers
 
 
 def encoded_sources(job: Job, task: Task) -> dict[str, Any]:
@@ -106,6 +118,16 @@ def trained_tokenizer(job: Job, resumed: bool) -> str:
 def absolute(reference: str) -> str:
     """A local folder's full path, since workers run elsewhere; anything else unchanged."""
     return str(Path(reference).absolute()) if "://" not in reference and Path(reference).exists() else reference
+
+
+def require_prepared(job: Job) -> None:
+    """A stream is dealt out anew to another number of workers, some of its rows twice and others never."""
+    streamed = next((source.path for source in job.data.train if not is_store(source)), None)
+    if job.scale.min_workers and streamed:
+        raise JobError(
+            f"scale.min_workers: {streamed} is streamed, and to fewer workers it would come in another order, some rows"
+            " twice and others never; `llmray prepare` it and give the folder as data.train, or remove the key"
+        )
 
 
 def require_one_batch(job: Job, task: Task) -> None:

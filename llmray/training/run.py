@@ -40,6 +40,9 @@ TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s by default: the time to see that a worker ended or died
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a job mean the same to its workers
 }
+ELASTIC_SETTINGS = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",  # 60 s by default: the time to see that a lost node's room is gone
+}
 
 
 def train(job: Job, progress: Progress) -> TrainResult:
@@ -114,18 +117,21 @@ def on_workers(
 
     `keep`: save checkpoints and the model under the job's output.
     """
-    for name, value in TRAIN_SETTINGS.items():
+    scale = work.job.scale
+    for name, value in (TRAIN_SETTINGS | (ELASTIC_SETTINGS if scale.min_workers else {})).items():
         os.environ.setdefault(name, value)
-    if work.job.scale.address is None:  # nobody takes this machine away with a warning
+    if scale.address is None:  # nobody takes this machine away with a warning
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    held_out = shares(datasets["eval"], work.job.scale.workers) if "eval" in datasets else None
-    scale, told = work.job.scale, Journal.remote()  # type: ignore[attr-defined]
+    held_out = shares(datasets["eval"], scale.workers) if "eval" in datasets else None
+    told = Journal.options(label_selector=here()).remote()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="llmray-train-") as scratch, interrupts() as asked:
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"told": ray.put((work, held_out)), "journal": told, "keep": keep},
             scaling_config=ScalingConfig(
-                num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=resources(scale)
+                num_workers=(scale.min_workers, scale.workers) if scale.min_workers else scale.workers,
+                use_gpu=scale.gpus_per_worker > 0,
+                resources_per_worker=resources(scale),
             ),
             run_config=RunConfig(
                 name="train",
@@ -185,8 +191,9 @@ def _seated(seat: Seat, config: dict[str, Any]) -> Outcome:
     told = config["journal"]
     work, held_out = ray.get(config["told"])
     shards: dict[str, Any] = {} if work.portions else {"train": ray.train.get_dataset_shard("train")}
-    if held_out:
-        shards["eval"] = held_out[seat.rank].iterator()
+    if held_out:  # in as many shares as there are workers at most
+        mine, *others = held_out[seat.rank :: seat.world]
+        shards["eval"] = (mine.union(*others) if others else mine).iterator()
     torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))
     kept = _checkpoints(work) if config["keep"] else None
     attempt = Attempt(work, seat, shards, kept, lambda text: told.tell.remote({"warning": text}))
@@ -194,12 +201,17 @@ def _seated(seat: Seat, config: dict[str, Any]) -> Outcome:
         for _ in attempt.rows():
             pass
         return attempt.metrics, None
-    ray.get(told.tell.remote({"began_at": attempt.start_step}))
+    ray.get(told.tell.remote({"began_at": attempt.start_step, "workers": seat.world}))
     with flag(lambda: ray.get(told.stopping.remote())) as asked:
         for row in attempt.rows(asked.is_set):
             told.tell.remote(row)
     ray.get(told.stopping.remote())  # calls arrive in order: all rows are told
     return _finish(work, attempt) if config["keep"] else (attempt.metrics, None)
+
+
+def here() -> dict[str, str]:
+    """Selects the driver's machine, which a run does not outlive; another one may be lost."""
+    return {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
 
 
 def resources(scale: Scale) -> dict[str, float]:

@@ -36,7 +36,7 @@ class Watch:
     def take(self, rows: list[dict[str, Any]]) -> None:
         for row in rows:
             if "began_at" in row:
-                self._begin(row["began_at"])
+                self._begin(row["began_at"], row.get("workers"))
             elif "warning" in row:
                 self.warn(row["warning"])
             else:
@@ -51,7 +51,7 @@ class Watch:
         shown = {name: row[name] for name in ("loss", "eval_loss", "tokens_per_s") if name in row}
         self.progress.update(self.label, row["step"], **shown)
 
-    def _begin(self, step: int) -> None:
+    def _begin(self, step: int, workers: int | None) -> None:
         """A run that resumes tells again what came after its checkpoint."""
         if place.exists(self.path):
             journal.rewrite(self.path, [r for r in journal.read(self.path) if float(str(r["step"])) <= step])
@@ -59,8 +59,10 @@ class Watch:
         if not self.started:
             self.progress.start(self.label, self.total)
             self.started = True
-        if step:
-            self.progress.note(f"{self.label}: resumed at step {step}")
+        wanted = self.job.scale.workers
+        fewer = f"with {workers} of {wanted} workers" if workers not in (None, wanted) else ""
+        if step or fewer:
+            self.progress.note(f"{self.label}: {'resumed' if step else 'begins'} at step {step} {fewer}".rstrip())
 
     def _each(self, tell: Callable[[Logger], None]) -> None:
         for logger in list(self.loggers):

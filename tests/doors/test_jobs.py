@@ -59,7 +59,7 @@ def elsewhere(tmp_path_factory):
 def wait_for(address: str, head: subprocess.Popen, log: Path) -> None:
     import time
 
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         assert head.poll() is None, log.read_text()
         try:

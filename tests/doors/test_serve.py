@@ -3,9 +3,11 @@
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from playwright.sync_api import Browser, expect
 from llmray.job.errors import ClusterError
 from llmray.job.results import ServeResult
 from llmray.job.schema import Endpoint, Serve
+from llmray.model import registry
 from llmray.store.journal import Progress
 from serve import keys
 from serve.deploy import deploy, shutdown, status
@@ -219,6 +222,8 @@ def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: B
             page.locator("#caption-draw" if tab == "Caption" else ".lr-examples:visible button").first.click()
             expect(page.locator(answer)).to_be_visible(timeout=20_000)
             expect(page.locator(".lr-by:visible")).to_contain_text(re.compile(r"Answered by .+ in [\d.]+ m?s"))
+        page.get_by_role("tab", name="Models").click()
+        expect(page.locator("#models-table tbody tr")).to_have_count(len(live.endpoints) - 1)  # /v1 holds none
     finally:
         page.close()
         close()
@@ -292,6 +297,84 @@ def until(true: Callable[[], bool], within_s: float = 30) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_version_is_rolled_out_kept_and_rolled_back_under_load(
+    live: ServeResult, models: dict[str, str], tmp_path: Path
+) -> None:
+    """No request fails; a version that cannot answer is never asked; what is no different is left alone."""
+    root = str(tmp_path / "registry")
+    for version in (1, 2, 3):
+        registry.register(root, "reader", models["qa"], {})
+        registry.promote(root, "reader", version, "champion")
+    Path(root, "reader", "v3", "model.safetensors").write_bytes(b"cut short")
+    endpoint = Endpoint.model_validate({"task": "qa", "model": "registry:reader@champion", "cpus": 0.1})
+
+    def roll_out() -> set[str]:
+        """The replicas that run then."""
+        deploy(Serve(port=free_port(), endpoints=(endpoint,)), root, Progress.silent())
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        found = ray.get(controller.get_serve_instance_details.remote())["applications"]["qa"]["deployments"]["qa"]
+        return {replica["replica_id"] for replica in found["replicas"] if replica["state"] == "RUNNING"}
+
+    def version() -> str:
+        return httpx.get(f"{live.url}/qa/healthz").headers["x-llmray-version"]
+
+    with asking(f"{live.url}/qa") as statuses:
+        with pytest.raises(ClusterError, match="cut short"):
+            roll_out()
+        assert version() != "3"
+        registry.rollback(root, "reader", "champion")
+        second = roll_out()
+        until(lambda: version() == "2")
+        assert roll_out() & second
+        registry.rollback(root, "reader", "champion")
+        assert not roll_out() & second
+        until(lambda: version() == "1")
+    assert set(statuses) == {200}
+    assert len(statuses) > 20
+
+
+@contextmanager
+def asking(url: str) -> Iterator[list[int]]:
+    """Somebody asks all the while; what was answered so far."""
+    statuses: list[int] = []
+    body, over = {"inputs": {"question": "What is red?", "context": CONTEXT}}, threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.05):
+            statuses.append(httpx.post(url, json=body, timeout=60).status_code)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        asker.join()
+
+
+@pytest.mark.slow
+def test_the_last_copy_ends_when_nobody_asks_and_comes_back_for_who_does(
+    live: ServeResult, models: dict[str, str]
+) -> None:
+    sleepy = Endpoint.model_validate(
+        {"task": "translation", "model": models["translation"], "cpus": 0.1, "min_replicas": 0, "idle_s": 1}
+    )
+    deploy(Serve(port=free_port(), endpoints=(sleepy,)), None, Progress.silent())
+
+    def copies() -> int:
+        return next(end.replicas for end in status().endpoints if end.task == "translation")
+
+    def ask(number: int) -> int:
+        return httpx.post(f"{live.url}/translate", json={"inputs": f"circle {number}"}, timeout=120).status_code
+
+    for _ in range(2):
+        until(lambda: copies() == 0, within_s=120)
+        with ThreadPoolExecutor(8) as many:
+            assert set(many.map(ask, range(16))) == {200}
+        assert copies() >= 1
 
 
 def test_a_missing_model_is_named_and_the_others_stay(live: ServeResult, tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from llmray.job.schema import Job
 from llmray.store import journal, place
 from llmray.store.journal import Progress
 from llmray.training import attempt
-from llmray.training.attempt import MemoryExhaustedError
+from llmray.training.attempt import Attempt, MemoryExhaustedError, Seat
 from llmray.training.loop import DivergedError
+from llmray.training.plan import plan
 from llmray.training.run import train
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -255,6 +256,21 @@ def test_checkpoints_of_two_workers_load_on_one_and_on_four(tmp_path: Path) -> N
         there, here = rows(tmp_path / "two"), rows(output)
         assert [row[0] for row in here] == [row[0] for row in there]
         assert [row[1] or row[4] for row in here] == pytest.approx([row[1] or row[4] for row in there], rel=1e-3)
+
+
+def test_the_scale_of_a_loss_in_fp16_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins at 2^40, beyond what fp16 can hold, and is halved until it serves."""
+    monkeypatch.setattr("llmray.training.loop.FIRST_SCALE", 2.0**40)
+    job = job_of(tmp_path, "train.precision=fp16", "scale.gpus_per_worker=1", "data.eval=[]")
+    work, datasets = plan(job)
+
+    def begun() -> Attempt:
+        return Attempt(work, Seat(), {"train": datasets["train"].iterator()}, str(tmp_path / "checkpoints"))
+
+    first = begun()
+    list(first.rows())
+    assert first.scaler.get_scale() < 2.0**40
+    assert begun().scaler.get_scale() == first.scaler.get_scale()
 
 
 @pytest.mark.slow

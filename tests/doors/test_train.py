@@ -4,6 +4,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +16,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from llmray.job.errors import DataError, InterruptedWorkError, JobError, StoreError
-from llmray.job.load import load
+from llmray.job.load import dump, load
 from llmray.job.schema import Job
 from llmray.store import journal
 from llmray.store.journal import Progress
 from llmray.stream.prepare import prepare
 from llmray.training.loop import DivergedError
-from llmray.training.plan import plan
+from llmray.training.plan import needs_ray, plan
 from llmray.training.run import train
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -180,6 +182,18 @@ def stored(store: Path, *overrides: str) -> tuple[str, ...]:
     return (f"data.train={store}", "data.eval=[]", "data.shuffle_rows=1000", "train.log_every=1", *overrides)
 
 
+def test_what_lies_ready_needs_no_ray(store: Path, tmp_path: Path) -> None:
+    """From a store, in its own process, a run would not notice if Ray could not start."""
+    ready = job_of(tmp_path, *HERE, f"data.train={store}", "data.eval=[]", "train={steps: 2, batch_size: 8}")
+    assert not needs_ray(ready)
+    for more in ("scale.max_failures=1", "data.eval=builtin:shapes?rows=8", "train.loggers=[prometheus]"):
+        assert needs_ray(job_of(tmp_path, *HERE, f"data.train={store}", "data.eval=[]", more))
+    (tmp_path / "ready.yaml").write_text(dump(ready))
+    code = f"import llmray, ray; ray.init = None; print(llmray.train({str(tmp_path / 'ready.yaml')!r}).steps)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.stdout.strip().endswith("2"), told.stderr
+
+
 @pytest.mark.slow
 def test_ten_kills_lose_and_repeat_no_row(store: Path, tmp_path: Path) -> None:
     """Killed again and again at random moments, a run over stored rows has the losses of one that was left alone."""
@@ -242,6 +256,7 @@ def test_epochs_are_counted_in_whole_batches(tmp_path: Path) -> None:
         ("model.from=new:no-such-preset", JobError, "preset"),
         ("data.train=nowhere.jsonl", DataError, r"nowhere\.jsonl"),
         ("data.train=builtin:shapes?rows=2", DataError, "batch"),
+        ("scale={workers: 2, min_workers: 1}", JobError, r"builtin:shapes.* is streamed.*llmray prepare"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, override: str, error: type[Exception], message: str) -> None:

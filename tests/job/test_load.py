@@ -91,6 +91,14 @@ def test_key_within_a_list(job_file):
             {"train": {"checkpoint_every": 12}, "scale": {"parallel": "local_sgd", "local_sgd": {"inner_steps": 5}}},
             "train.checkpoint_every (12) must be a multiple of scale.local_sgd.inner_steps (5)",
         ),
+        ({"scale": {"workers": 2, "min_workers": 2}}, "min_workers (2) must be below workers (2)"),
+        ({"scale": {"workers": 2, "min_workers": 1, "parallel": "local_sgd"}}, "min_workers: what workers learn alone"),
+        ({"scale": {"workers": 2, "min_workers": 1, "max_failures": 0}}, "which max_failures: 0 forbids; raise it"),
+        (
+            {"train": {"batch_size": 16, "accumulate": 2}, "scale": {"workers": 4, "min_workers": 2}},
+            "train.batch_size (16): 3 workers, which scale.min_workers allows, cannot share it in 2 passes; use a"
+            " multiple of 24",
+        ),
         ({"task": "qa", "train": {"label_smoothing": 0.1}}, "train.label_smoothing: qa learns where an answer is"),
         ({"task": "qa", "train": {"chunked_loss": True}}, "train.chunked_loss: is for causal_lm, not for qa"),
         ({"train": {"final_model": "best"}}, "final_model: best needs keep_best: true"),

@@ -59,7 +59,7 @@ def applications(models: dict[str, str]) -> Iterator[tuple[str, FastAPI]]:
         batcher, known = replica.queue(end, predictor), replica.identity(predictor, folder)
         if task in GENERATING:
             generating[task] = Local(task, known, batcher)
-        yield PREFIXES[task], replica.application(end, known, batcher, Gate())
+        yield PREFIXES[task], replica.application(end, known, batcher, Gate(), predictor.about)
     yield PREFIXES["openai"], front.build(generating)
 
 

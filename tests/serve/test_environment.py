@@ -8,7 +8,7 @@ import pytest
 
 from llmray.job.errors import ClusterError, JobError
 from llmray.job.schema import Endpoint, Serve
-from serve import keys
+from serve import environment, keys
 from serve.environment import free_block, free_port, is_free, prepare_environment
 
 OUTPUT = "runs/none"
@@ -20,6 +20,17 @@ def taken() -> Iterator[int]:
         other.bind(("127.0.0.1", 0))
         other.listen()
         yield other.getsockname()[1]
+
+
+@pytest.mark.parametrize(("host", "machines"), [("0.0.0.0", 3), ("::", 2), ("127.0.0.1", 1), ("10.0.0.7", 1)])
+def test_an_address_that_every_machine_of_the_cluster_has(host: str, machines: int) -> None:
+    environment.judge_machines(host, machines)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.7"])
+def test_an_address_of_one_machine_is_refused_on_several(host: str) -> None:
+    with pytest.raises(JobError, match=f"{host} is an address of one machine, and the cluster has 2"):
+        environment.judge_machines(host, 2)
 
 
 def test_a_free_port_is_kept() -> None:

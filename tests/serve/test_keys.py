@@ -28,7 +28,7 @@ def application(name: str, ring: keys.Keys) -> FastAPI:
     if name == "openai":
         return front.build({}, Gate(ring))
     batcher = Batcher(lambda requests: [], lambda request: iter(()), max_batch_size=1, wait_s=0, max_queued=1)  # type: ignore[arg-type,return-value]
-    return routes.build(name, Identity("tiny", "1", "abc"), batcher, Gate(ring))
+    return routes.build(name, Identity("tiny", "1", "torch", "abc"), batcher, Gate(ring))
 
 
 def asked_for(app: FastAPI) -> list[tuple[str, str]]:

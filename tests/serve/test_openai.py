@@ -57,7 +57,7 @@ class Local:
         self.batcher = Batcher(predict, stream, max_batch_size=4, wait_s=0, max_queued=8)
 
     async def identity(self) -> Identity:
-        return Identity(self.name, "3", "abc")
+        return Identity(self.name, "3", "torch", "abc")
 
     def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
         return completions.respond(self.task, self.name, self.batcher, body)

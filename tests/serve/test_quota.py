@@ -48,7 +48,7 @@ def application(
 ) -> FastAPI:
     model = model or Model()
     batcher = Batcher(model.predict, model.stream, max_batch_size=1, wait_s=0, max_queued=64)
-    return routes.build(task, Identity("tiny", "3", "abc"), batcher, Gate(ring, Limits.model_validate(limits)))
+    return routes.build(task, Identity("tiny", "3", "torch", "abc"), batcher, Gate(ring, Limits.model_validate(limits)))
 
 
 def client(app: FastAPI) -> httpx.AsyncClient:
