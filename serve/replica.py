@@ -53,7 +53,7 @@ def identity(predictor: Predictor, model: str) -> Identity:
 def application(
     endpoint: Endpoint, identity: Identity, batcher: Batcher, gate: Gate, about: Mapping[str, Any]
 ) -> FastAPI:
-    return routes.build(endpoint.task.name, identity, batcher, gate, about)
+    return routes.build(endpoint.task.name, identity, batcher, gate, about, alias=endpoint.name)
 
 
 def example(predictor: Predictor) -> Request:

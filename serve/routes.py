@@ -28,13 +28,16 @@ def build(
     batcher: Batcher,
     gate: Gate = Gate(),  # noqa: B008 frozen
     about: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    alias: str | None = None,
 ) -> FastAPI:
     """One task's application behind `gate`.  Every answer's headers say which model it is.
 
-    `about`: what is known of the model beside that, for `/info`.
+    `about`: what is known of the model beside that, for `/info`.  `alias`: the model's name below the task's route.
     """
     told = {"task": task, "model": identity.name, "version": identity.version, "engine": identity.engine}
-    title = f"llmray {ROUTES[task]}"
+    route = f"{ROUTES[task]}/{alias}" if alias else ROUTES[task]
+    title = f"llmray {route}"
     app = FastAPIOffline(title=title, version=identity.version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
@@ -54,8 +57,8 @@ def build(
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
     app.add_api_route("/info", info, methods=["GET"], summary="What this model is, and what it scored")
-    gate.before(app, ROUTES[task], failure)
-    app.add_middleware(Envelope, headers=identity.headers())
+    gate.before(app, route, failure)
+    app.add_middleware(Envelope, headers=identity.headers(), name=alias)
     answer_errors(app, failure)
     return app
 

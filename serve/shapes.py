@@ -20,6 +20,8 @@ ROUTES: dict[str, str] = {
 """Task → route prefix."""
 PREFIXES = ROUTES | {"openai": "/v1"}
 """Serve application → route prefix: one a task, and the one that answers as OpenAI does."""
+OWN_PATHS = ("docs", "healthz", "info")
+"""Below each prefix; no model can be named so."""
 GENERATING = ("causal_lm", "chat")
 """Tasks that `/v1` leads to."""
 Part: TypeAlias = tuple[int, dict[str, str]] | bytes

@@ -34,6 +34,11 @@ def test_help_imports_nothing_heavy():
         (["tune", "task=qa", "model.from=a", "data.train=b"], "tune: this verb needs it"),
         (["train", "a.yaml", "b.yaml"], "one job file at a time"),
         (["nosuch"], "invalid choice"),
+        (["export", "model", "--to", "onnx", "task=qa"], "data.eval: this verb needs it"),
+        (["export", "model", "--to", "onnx", "--int8", "no.yaml", "task=qa"], "no.yaml: no such job file"),
+        (["export", "model", "--to", "onnx", "--nosuch"], "unrecognized arguments: --nosuch"),
+        (["models", "list", "--json", "extra"], "unrecognized arguments: extra"),
+        (["serve", "serve.endpoints=[{model: m, task: qa, engine: onnx, gpus: 1}]"], "onnx runs on CPUs; remove gpus"),
     ],
 )
 def test_wrong_arguments_exit_2_and_start_nothing(words, complaint):

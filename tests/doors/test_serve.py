@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from llmray.job.results import ServeResult
 from llmray.job.schema import Endpoint, Serve
 from llmray.model import registry
 from llmray.store.journal import Progress
+from llmray.verbs import export
 from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
@@ -265,6 +267,47 @@ def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) 
     behind = {"openai": f"{models['causal_lm']}, {models['chat']}"}
     assert {end.task: end.model for end in found.endpoints} == models | behind
     assert {end.status for end in found.endpoints} == {"RUNNING"}
+
+
+def test_models_of_one_task_answer_under_their_names(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
+    other = shutil.copytree(models["translation"], tmp_path / "back" / "model")
+    ends = [
+        {"task": "translation", "model": model, "name": name, "cpus": 0.1, "max_queued": 64}
+        for name, model in (("en-de", models["translation"]), ("de-en", str(other)))
+    ]
+    found = deploy(Serve.model_validate({"port": free_port(), "endpoints": ends}), None, Progress.silent())
+    assert {end.route for end in found.endpoints} >= {"/translate", "/translate/de-en"}
+    until(lambda: httpx.get(f"{live.url}/translate/en-de/healthz").status_code == 200)
+
+    def model_at(route: str) -> str:
+        answer = httpx.post(f"{live.url}{route}", json={"inputs": "a red circle"})
+        assert set(answer.json()[0]) == {"translation_text"}
+        return answer.headers["x-llmray-model"]
+
+    first = Path(models["translation"]).name
+    assert [model_at(f"/translate{name}") for name in ("", "/en-de", "/de-en")] == [first, first, "back"]
+    assert httpx.get(f"{live.url}/translate/de-en/healthz").json()["model"] == "back"
+    assert httpx.get(f"{live.url}/translate/docs").status_code == 200
+    assert httpx.post(f"{live.url}/translate/fr-de", json={"inputs": "a"}).status_code == 404
+
+
+def test_an_exported_form_answers_once_the_job_is_served_again(
+    live: ServeResult, models: dict[str, str], tmp_path: Path
+) -> None:
+    model = shutil.copytree(models["qa"], tmp_path / "model")
+    asked = {"inputs": {"question": "What is red?", "context": CONTEXT}}
+    before = httpx.post(f"{live.url}/qa", json=asked)
+    assert before.headers["x-llmray-engine"] == "torch"
+    rows = {"eval": "builtin:shapes?rows=8&split=eval"}
+    made = export(str(model), "onnx", {"data": rows, "evaluate": {"tolerance_percent": 100}}, "evaluate.limit=4")
+    assert (made.rows, made.folder) == (4, f"{model}/onnx")
+    end = Endpoint.model_validate({"task": "qa", "model": str(model), "cpus": 0.1, "engine": "onnx"})
+    deploy(Serve(port=free_port(), endpoints=(end,)), None, Progress.silent())
+    until(lambda: httpx.get(f"{live.url}/qa/healthz").json()["engine"] == "onnx float32")
+    after = httpx.post(f"{live.url}/qa", json=asked)
+    assert after.headers["x-llmray-engine"] == "onnx float32"
+    assert {**after.json(), "score": 0} == {**before.json(), "score": 0}
+    assert after.json()["score"] == pytest.approx(before.json()["score"], abs=1e-5)
 
 
 def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
