@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from llmray import __version__, verbs
 from llmray.job.errors import JobError, LlmrayError
 from llmray.job.manual import markdown
-from llmray.job.results import DemoResult, KeysResult, ModelsResult, ServeResult
+from llmray.job.results import CheckResult, DemoResult, KeysResult, ModelsResult, ServeResult
 from llmray.showcase import demo
 
 EXIT_CODES = (
@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     _ui(add("ui", help="the web page in front of endpoints"))
     _submit(add("submit", help="the same verbs on a remote Ray cluster (Ray Jobs)"))
     _jobs(add("jobs", help="remote jobs: list, logs, stop"))
+    _cluster(
+        add("cluster", help="a Ray cluster on a cloud, on Kubernetes or on given hosts: up, down, status, check, files")
+    )
     schema = add("schema", help="JSON schema of the job file, for editors")
     schema.add_argument("--markdown", action="store_true", help="as a reference page for people")
     schema.set_defaults(run=_schema)
@@ -290,6 +293,48 @@ def _jobs(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _cluster(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser
+    for action, text in (
+        ("up", "bring it up, or in line with its file"),
+        ("down", "take it down with all that it owns, and say what is left"),
+        ("status", "what runs, what it costs, how to reach it"),
+    ):
+        one = actions(action, help=text)
+        one.add_argument("cluster", metavar="CLUSTER.yaml")
+        one.add_argument("override", nargs="*", metavar="section.key=value")
+        one.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    check = actions("check", help="what is wrong with a running cluster, and whether a job fits there")
+    check.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="whose storage every node is to reach")
+    check.add_argument("--job", metavar="JOB.yaml", help="the job that is to fit")
+    check.add_argument("--address", default="auto", help="the cluster: auto, HOST:PORT, or its dashboard's http://…")
+    check.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    files = actions("files", help="what kubectl and SkyPilot need to run one verb on a cluster of its own")
+    files.add_argument("cluster", metavar="CLUSTER.yaml")
+    files.add_argument("remote", choices=verbs.REMOTE_VERBS, metavar="VERB", help=", ".join(verbs.REMOTE_VERBS))
+    files.add_argument("job", metavar="JOB.yaml")
+    files.add_argument("--output", default="runs/cluster", help="folder to write to")
+    files.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.set_defaults(run=_act_on_cluster)
+
+
+def _act_on_cluster(args: argparse.Namespace) -> int:
+    if args.action == "check":
+        result = verbs.cluster_check(args.cluster, args.job, address=args.address)
+        _print(result, args.json)
+        return int(bool(result.findings))
+    if args.action == "files":
+        _print(verbs.cluster_files(args.cluster, args.remote, args.job, args.output), args.json)
+    elif args.action == "down":
+        gone = verbs.cluster_down(args.cluster, *args.override)
+        _print(gone, args.json)
+        return int(bool(gone.left))
+    else:
+        act = verbs.cluster_up if args.action == "up" else verbs.cluster_status
+        _print(act(args.cluster, *args.override), args.json)
+    return 0
+
+
 def _wait() -> None:
     print("Press Ctrl-C to stop.", file=sys.stderr)
     threading.Event().wait()
@@ -312,6 +357,11 @@ def _tables(result: BaseModel) -> list[Any]:
     if isinstance(result, (KeysResult, ModelsResult, ServeResult)) or hasattr(result, "jobs"):
         rows = next(v for _, v in result if isinstance(v, tuple))
         return [_grid([row.model_dump() for row in rows])] if rows else ["nothing yet"]
+    if isinstance(result, CheckResult):
+        rest = Table(show_header=False, box=None)
+        for key in ("nodes", "gpus", "worker_gib"):
+            rest.add_row(key, _cell(getattr(result, key)))
+        return [rest, _grid([f.model_dump() for f in result.findings]) if result.findings else "no fault found"]
     if isinstance(result, DemoResult):
         scores = [{"model": m, "metric": k, "value": v} for m, ks in result.metrics.items() for k, v in ks.items()]
         urls = [

@@ -12,8 +12,12 @@ from llmray.job.errors import JobError, ThresholdError
 from llmray.job.load import load, require
 from llmray.job.results import (
     ApiKey,
+    CheckResult,
+    ClusterGone,
+    ClusterResult,
     EvaluateResult,
     ExportResult,
+    FilesResult,
     JobsResult,
     KeysResult,
     ModelsResult,
@@ -29,6 +33,7 @@ from llmray.job.schema import Endpoint, Job
 from llmray.store.journal import Progress
 
 JobLike: TypeAlias = Job | Mapping[str, Any] | str | Path | None
+ClusterLike: TypeAlias = Mapping[str, Any] | str | Path
 REMOTE_VERBS = ("prepare", "train", "tune", "evaluate", "serve")
 
 
@@ -278,6 +283,56 @@ def jobs_stop(address: str, job_id: str) -> None:
     from cluster.jobs import stop
 
     stop(address, job_id)
+
+
+def cluster_up(cluster: ClusterLike, *overrides: str) -> ClusterResult:
+    """Bring a cluster up as its file says, or in line with it."""
+    from cluster.provision import up
+    from cluster.spec import load as load_cluster
+
+    return up(load_cluster(cluster, overrides))
+
+
+def cluster_down(cluster: ClusterLike, *overrides: str) -> ClusterGone:
+    """Take a cluster down with all that it owns, and say what is left."""
+    from cluster.provision import down
+    from cluster.spec import load as load_cluster
+
+    return down(load_cluster(cluster, overrides))
+
+
+def cluster_status(cluster: ClusterLike, *overrides: str) -> ClusterResult:
+    """What runs of a cluster, what it costs, and how to reach it."""
+    from cluster.provision import status
+    from cluster.spec import load as load_cluster
+
+    return status(load_cluster(cluster, overrides))
+
+
+def cluster_files(cluster: ClusterLike, verb: str, job: str, folder: str) -> FilesResult:
+    """Write what other tools need to run a verb on such a cluster: a RayJob for `kubectl`, a task for SkyPilot."""
+    from cluster.files import write
+    from cluster.spec import load as load_cluster
+
+    return write(load_cluster(cluster), verb, load(job), job, folder)
+
+
+def cluster_check(
+    cluster: ClusterLike | None = None,
+    job: JobLike = None,
+    *,
+    address: str = "auto",
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Everything that is wrong with a running cluster and, with a job, whether it fits there."""
+    from cluster.check import check, check_there
+    from cluster.spec import load as load_cluster
+
+    spec, judged = load_cluster(cluster) if cluster else None, load(job) if job else None
+    if address.startswith("http"):
+        return check_there(spec, judged, address, on_line=(progress or Progress()).note)
+    with _session(load({"scale": {"address": address}})):
+        return check(spec, judged)
 
 
 def schema() -> dict[str, Any]:

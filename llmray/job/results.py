@@ -170,6 +170,53 @@ class JobsResult(Result):
     jobs: tuple[JobStatus, ...]
 
 
+class ClusterResult(Result):
+    name: str
+    provider: str
+    address: str
+    """Where `submit` and `jobs` find it once the tunnel is open; empty: no head runs."""
+    tunnel: str
+    """Command that opens the way from this machine to the dashboard, which only the head itself reaches."""
+    token: str
+    """What lets this machine's programs in: variables to set, never the token itself."""
+    nodes: int
+    """Machines that run, the head included."""
+    gpus: int
+    per_hour: float | None = None
+    """What they cost, by the prices in the cluster file."""
+    notes: tuple[str, ...] = ()
+    """What is left to do by hand."""
+
+
+class ClusterGone(Result):
+    name: str
+    left: tuple[str, ...]
+    """What the cloud account still has of it."""
+    notes: tuple[str, ...] = ()
+    """How to see for oneself that nothing is left."""
+
+
+class Finding(Result):
+    fault: str
+    """What is wrong, and the way out."""
+    node: str = ""
+    """Where; empty: the cluster as a whole."""
+
+
+class CheckResult(Result):
+    findings: tuple[Finding, ...]
+    nodes: int
+    gpus: int
+    worker_gib: float | None = None
+    """Memory that one training worker of the job takes, estimated."""
+
+
+class FilesResult(Result):
+    files: tuple[str, ...]
+    commands: tuple[str, ...]
+    """What reads them."""
+
+
 class DemoResult(Result):
     metrics: dict[str, dict[str, float]]
     """Model → metric → value."""

@@ -3,6 +3,7 @@
 It does not know who started it: a Ray Train worker, a trial of a sweep, or the program itself.
 """
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,9 @@ from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patienc
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
 from llmray.training.thrift import compiled, recomputing
+
+LINEAGE = "lineage.json"
+"""Beside the weights: the job, the step, the rows and, of prepared stores, which they were."""
 
 CPU = torch.device("cpu")
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -147,7 +151,9 @@ class Attempt:
             step = load_weights(best, model)
             self.metrics["eval_loss"] = manifest_of(best)["eval_loss"]
         whole = self.additions.merge_and_unload() if self.train.lora else model
+        descent = json.dumps(self._about(step) | {"step": step, "order": self._order}, indent=2)
         place.patiently(lambda: save(whole, self.work.task, output), f"saving {output}", self.warn)
+        place.patiently(lambda: place.write_text(place.join(output, LINEAGE), descent), f"saving {output}", self.warn)
         return step
 
     def _batches(self, share: int) -> Iterator[Tensors]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster import spec
 from llmray.job.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,8 +55,8 @@ def test_schema_is_json_schema_and_the_manual_is_true():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_example_is_a_job(path):
-    assert load(path).output
+def test_every_example_is_a_job_or_a_cluster(path):
+    assert spec.load(path).name if path.parent.name == "clusters" else load(path).output
     assert yaml.safe_load(path.read_text())
 
 

@@ -138,6 +138,7 @@ def test_health_documentation_and_headers(live: ServeResult, route: str) -> None
     assert health.json()["status"] == "ready"
     assert health.headers["x-llmray-model"]
     assert health.headers["x-llmray-version"]
+    assert re.fullmatch("[0-9a-f]{16}", health.headers["x-llmray-lineage"])
     assert f"{route}/openapi.json" in httpx.get(f"{live.url}{route}/docs").text
     assert httpx.get(f"{live.url}{route}/openapi.json").json()["servers"] == [{"url": route}]
 
@@ -181,6 +182,22 @@ def test_a_request_is_found_in_the_logs_by_its_id_and_its_text_is_not(live: Serv
     folder = Path(ray._private.worker._global_node.get_logs_dir_path())
     until(lambda: sum(identity in log.read_text(errors="replace") for log in folder.rglob("*.log")) >= 3)
     assert not [log for log in folder.rglob("*") if log.is_file() and text in log.read_text(errors="replace")]
+
+
+def test_prometheus_is_told_of_requests_errors_passes_and_tokens(live: ServeResult) -> None:
+    httpx.post(f"{live.url}/generate", json={"inputs": "A red", "parameters": {"max_new_tokens": 2}})
+    httpx.post(f"{live.url}/generate", json={"inputs": ""})
+    url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    wanted = {
+        'ray_llmray_queue_seconds_bucket{.*application="causal_lm"',
+        'ray_llmray_pass_seconds_count{.*application="causal_lm"',
+        'ray_llmray_batch_size_bucket{.*application="causal_lm"',
+        'ray_llmray_tokens(_total)?{.*application="causal_lm"',
+        'ray_serve_num_http_requests(_total)?{.*route="/generate"',
+        'ray_serve_num_http_error_requests(_total)?{.*error_code="422".*route="/generate"',
+        'ray_serve_http_request_latency_ms_bucket{.*route="/generate"',
+    }
+    until(lambda: not [each for each in wanted if not re.search(each, httpx.get(url).text)], within_s=60)
 
 
 @pytest.mark.parametrize("name", ["x-request-id", "x-request-timeout-seconds", "serve_multiplexed_model_id"])
