@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from llmray.job.errors import ClusterError
@@ -179,7 +180,10 @@ def _clear(address: str) -> Iterator[None]:
             f"{address}: no Ray dashboard answers there; it is the address that `ray start --head` prints, usually"
             " http://HOST:8265"
         ) from error
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"{address}: {str(error).splitlines()[0]}; the cluster wants its token in RAY_AUTH_TOKEN, with"
+            " RAY_AUTH_MODE=token"
+        ) from error
     except (RuntimeError, ValueError) as error:
-        refused = any(word in str(error) for word in ("401", "403", "Unauthorized", "token"))
-        hint = "; the cluster wants its token in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token" if refused else ""
-        raise ClusterError(f"{address}: {str(error).splitlines()[0]}{hint}") from error
+        raise ClusterError(f"{address}: {str(error).splitlines()[0]}") from error

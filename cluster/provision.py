@@ -104,8 +104,9 @@ def _nodes(spec: Cluster, folder: Path) -> tuple[str, int]:
 
 
 def _asked(words: Sequence[str]) -> list[str]:
+    """Addresses among what Ray says, one a line."""
     done = subprocess.run([*RAY, *words], capture_output=True, text=True, check=False)
-    return done.stdout.split() if done.returncode == 0 else []
+    return [line for line in done.stdout.splitlines() if done.returncode == 0 and line and " " not in line]
 
 
 def _tunnel(spec: Cluster, folder: Path, head: str) -> str:

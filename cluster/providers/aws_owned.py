@@ -42,7 +42,7 @@ def remove(spec: Cluster) -> None:
         for group in _groups(spec):
             _once_free(partial(_ec2(spec).delete_security_group, GroupId=group))
         for role in ROLES:
-            _remove_role(owned_name(spec, role))
+            _remove_role(spec, owned_name(spec, role))
         _unless(GONE, lambda: _ec2(spec).delete_key_pair(KeyName=owned_name(spec)))
 
 
@@ -54,7 +54,7 @@ def left(spec: Cluster) -> list[str]:
         found += [f"volume {one['VolumeId']}" for one in ec2.describe_volumes(Filters=mine)["Volumes"]]
         found += [f"security group {group}" for group in _groups(spec)]
         found += [f"key pair {one['KeyName']}" for one in ec2.describe_key_pairs(Filters=mine)["KeyPairs"]]
-        return found + [f"role {owned_name(spec, role)}" for role in ROLES if _has_role(owned_name(spec, role))]
+        return found + [f"role {owned_name(spec, role)}" for role in ROLES if _has_role(spec, owned_name(spec, role))]
 
 
 def machines(spec: Cluster) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def _groups(spec: Cluster) -> list[str]:
 
 
 def _make_role(spec: Cluster, role: str, account: str) -> None:
-    iam, name = boto3.client("iam"), owned_name(spec, role)
+    iam, name = _iam(spec), owned_name(spec, role)
     tags = [{"Key": TAG, "Value": spec.name}]
     _unless(THERE, lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST), Tags=tags))
     document = json.dumps(policy(spec, role, account))
@@ -95,16 +95,16 @@ def _make_role(spec: Cluster, role: str, account: str) -> None:
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
 
 
-def _remove_role(name: str) -> None:
-    iam = boto3.client("iam")
+def _remove_role(spec: Cluster, name: str) -> None:
+    iam = _iam(spec)
     _unless(GONE, lambda: iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name))
     _unless(GONE, lambda: iam.delete_instance_profile(InstanceProfileName=name))
     _unless(GONE, lambda: iam.delete_role_policy(RoleName=name, PolicyName="llmray"))
     _unless(GONE, lambda: iam.delete_role(RoleName=name))
 
 
-def _has_role(name: str) -> bool:
-    return _unless(GONE, lambda: boto3.client("iam").get_role(RoleName=name)) is not None
+def _has_role(spec: Cluster, name: str) -> bool:
+    return _unless(GONE, lambda: _iam(spec).get_role(RoleName=name)) is not None
 
 
 def _unless(codes: tuple[str, ...], ask: Callable[[], Any]) -> Any:
@@ -138,9 +138,13 @@ def _ec2(spec: Cluster) -> Any:
     return boto3.client("ec2", spec.region)
 
 
+def _iam(spec: Cluster) -> Any:
+    return boto3.client("iam", spec.region)
+
+
 @contextmanager
 def _in_words(spec: Cluster) -> Iterator[None]:
     try:
         yield
     except (ClientError, BotoCoreError) as error:
-        raise ClusterError(f"cluster {spec.name}: AWS refuses in {spec.region}: {error}") from error
+        raise ClusterError(f"cluster {spec.name}: AWS, {spec.region}: {error}") from error

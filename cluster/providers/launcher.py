@@ -18,7 +18,8 @@ NEEDED_BY_THE_HEAD = {
     "gcp": ("google-api-python-client", "google-auth"),
     "azure": ("azure-cli-core", "azure-identity", "azure-mgmt-compute", "azure-mgmt-network", "azure-mgmt-resource"),
 }
-START = f"export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token; ulimit -n 65536; ray start --disable-usage-stats"
+VARIABLES = f"export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token"
+START = f"{VARIABLES}; ulimit -n 65536; ray start --disable-usage-stats"
 
 
 def config(spec: Cluster, folder: Path, owned: Mapping[str, str]) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def config(spec: Cluster, folder: Path, owned: Mapping[str, str]) -> dict[str, A
         "idle_timeout_minutes": spec.idle_minutes,
         "auth": {"ssh_user": spec.access.user, "ssh_private_key": key, **public},
         "file_mounts": {"~/.ray/auth_token": str(folder / "token"), "~/llmray": str(folder / "code")},
-        "setup_commands": [_install(spec)],
+        "setup_commands": [_install(spec), f"grep -qs '{VARIABLES}' ~/.profile || echo '{VARIABLES}' >> ~/.profile"],
         "head_setup_commands": [],
         "worker_setup_commands": [],
         "head_start_ray_commands": [
@@ -53,7 +54,6 @@ def _install(spec: Cluster) -> str:
     pip = f"{VENV}/bin/pip install --quiet --constraint {CODE}/constraints.txt"
     return (
         f'cmp -s {CODE}/constraints.txt {INSTALLED} || {{ python3 -m venv {VENV} && {pip} "{CODE}{extra}" {more} &&'
-        f" sed -i '1i export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token' ~/.bashrc &&"
         f" cp {CODE}/constraints.txt {INSTALLED}; }}"
     )
 
