@@ -298,8 +298,8 @@ def identity(job: Job) -> tuple[str, ...]:
 
 
 @contextmanager
-def within_memory(seat: Seat) -> Iterator[None]:
-    """Says which worker ran out of memory, and what helps."""
+def within_memory(seat: Seat, train: Train) -> Iterator[None]:
+    """Says which worker ran out of memory, and which sizes take less."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -308,8 +308,16 @@ def within_memory(seat: Seat) -> Iterator[None]:
         said = str(error).partition("\n")[0]
         raise MemoryExhaustedError(
             f"worker {seat.rank} of {seat.world} ({seat.device} of {socket.gethostname()}) ran out of memory: {said}\n"
-            "Raise train.accumulate, or lower train.batch_size, the task's length or the model's size"
+            f"{smaller(train, seat.world)} train.batch_size, the task's length or the model's size"
         ) from error
+
+
+def smaller(train: Train, world: int) -> str:
+    """What takes less memory: values of `train.accumulate` that leave the whole batch the same, or lower …"""
+    rows = train.batch_size // (world * train.accumulate)
+    whole = [parts for parts in (2, 4, 8) if rows % parts == 0]
+    fewer = ", ".join(f"train.accumulate={train.accumulate * parts} takes {rows // parts}" for parts in whole)
+    return f"It took {rows} rows at a time; {fewer}. Or lower" if fewer else "Lower"
 
 
 def with_precision(train: Train, seat: Seat) -> Train:
