@@ -2,8 +2,9 @@
 
     python benchmarks/feed.py [FOLDER]
 
-Makes 200,000 rows of 256 tokens and 10,240,000 of 8 under FOLDER (`runs/feed`), once.  The loader reads them as a Hugging Face
-dataset, memory-mapped, through a DistributedSampler; what it takes to make that dataset of the Parquet is not counted.
+Makes 200,000 rows of 256 tokens and 10,240,000 of 8 under FOLDER (`runs/feed`), once.  The loader reads them as a
+Hugging Face dataset, memory-mapped, through a DistributedSampler; what it takes to make that dataset of the Parquet is
+not counted.
 """
 
 import json

@@ -16,7 +16,8 @@ from llmray.job.schema import Endpoint, Limits
 from serve.between import keep_to_loopback
 from serve.gate import Gate
 from serve.keys import Keys
-from serve.shapes import Part
+from serve.meter import Meter
+from serve.shapes import Identity, Part
 
 
 @ray_serve.deployment
@@ -30,9 +31,12 @@ class Replica:
         keep_to_loopback()
         self.endpoint = endpoint
         self.predictor = replica.load(endpoint, model)
-        self.batcher = replica.queue(endpoint, self.predictor)
+        self.batcher = replica.queue(endpoint, self.predictor, Meter())
         self.answered = completions.respond
-        self.application = replica.application(endpoint, self.predictor, self.batcher, _gate(keys, limits))
+        self.known = replica.identity(self.predictor, model)
+        self.application = replica.application(
+            endpoint, self.known, self.batcher, _gate(keys, limits), self.predictor.about
+        )
 
     def reconfigure(self, plan: dict[str, Any]) -> None:
         """Nothing to do: Serve keeps the plan for `status` and the next `deploy`."""
@@ -40,8 +44,8 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self.application
 
-    async def identity(self) -> dict[str, str]:
-        return {"name": self.predictor.name, "version": str(self.predictor.version)}
+    async def identity(self) -> Identity:
+        return self.known
 
     async def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
         async for part in self.answered(self.endpoint.task.name, self.predictor.name, self.batcher, body):
@@ -77,8 +81,8 @@ class Remote:
         self.handle: Any = DeploymentHandle(task, task)
         self.task = task
 
-    async def identity(self) -> dict[str, str]:
-        found: dict[str, str] = await self.handle.identity.remote()
+    async def identity(self) -> Identity:
+        found: Identity = await self.handle.identity.remote()
         return found
 
     async def respond(self, body: bytes) -> AsyncGenerator[Part, None]:

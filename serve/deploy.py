@@ -6,6 +6,7 @@ It does not know what a replica does (`actors`), nor how HAProxy is kept to itse
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -23,7 +24,6 @@ from serve import details, haproxy, head
 from serve.actors import Front, Replica
 from serve.environment import free_block, free_port, judge_host, judge_machines, prepare_environment, settle_port
 from serve.rollout import Plan, plan_of, plans
-from serve.shapes import PREFIXES
 
 __all__ = ["deploy", "prepare_environment", "shutdown", "status"]
 
@@ -53,7 +53,7 @@ def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> Serve
             _start(serve)
         _roll_out([plan for plan in wanted if running.get(plan.task) != plan], running, progress)
         result = status()
-        _wait_for_proxy([PREFIXES[plan.task] for plan in wanted], result.url)
+        _wait_for_proxy([plan.route for plan in wanted], result.url)
     except BaseException:
         if fresh:
             shutdown()
@@ -84,7 +84,7 @@ def _running() -> dict[str, Plan]:
 def _roll_out(changed: list[Plan], running: dict[str, Plan], progress: Progress) -> None:
     _run(changed)
     try:
-        _wait([plan.task for plan in changed], progress)
+        _wait({plan.task: plan.route for plan in changed}, progress)
     except ClusterError:  # Serve keeps the old replicas, but would put broken ones in their place when they die
         _run([running[plan.task] for plan in changed if plan.task in running])
         raise
@@ -148,9 +148,7 @@ def _target(plan: Plan) -> RunTarget:
         "graceful_shutdown_timeout_s": 30,
         "health_check_period_s": 5,
     }
-    return RunTarget(
-        _replica(plan, options) if plan.endpoint else _front(plan, options), plan.task, PREFIXES[plan.task]
-    )
+    return RunTarget(_replica(plan, options) if plan.endpoint else _front(plan, options), plan.task, plan.route)
 
 
 def _front(plan: Plan, options: dict[str, Any]) -> Any:
@@ -186,20 +184,23 @@ def _replica(plan: Plan, options: dict[str, Any]) -> Any:
     return replica.bind(endpoint, plan.folders[plan.task], plan.keys or None, plan.limits)
 
 
-def _wait(tasks: list[str], progress: Progress) -> None:
+def _wait(routes: Mapping[str, str], progress: Progress) -> None:
+    """`routes`: by application."""
     deadline = time.monotonic() + READY_WITHIN_S
     while True:
-        apps = {task: app for task, app in ray_serve.status().applications.items() if task in tasks}
+        apps = {task: app for task, app in ray_serve.status().applications.items() if task in routes}
         for task, app in apps.items():
             if app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
                 said = [app.message, *(deployment.message for deployment in app.deployments.values())]
-                raise ClusterError(f"{PREFIXES[task]} could not be deployed: {details.reason(said)}")
+                raise ClusterError(f"{routes[task]} could not be deployed: {details.reason(said)}")
         waiting = [task for task, app in apps.items() if app.status != ApplicationStatus.RUNNING]
-        progress.update(LABEL, len(tasks) - len(waiting))
+        progress.update(LABEL, len(routes) - len(waiting))
         if not waiting:
             return
         if time.monotonic() > deadline:
-            raise ClusterError(details.too_slow(waiting, READY_WITHIN_S, ray.available_resources()))
+            raise ClusterError(
+                details.too_slow([routes[task] for task in waiting], READY_WITHIN_S, ray.available_resources())
+            )
         time.sleep(POLL_S)
 
 

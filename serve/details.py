@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmray.job.results import EndpointStatus
-from serve.shapes import PREFIXES
 
 EVERY_INTERFACE = ("0.0.0.0", "::")
 
@@ -56,10 +55,10 @@ def alert(message: str) -> str:
     return next((line for line in lines if line.startswith("[ALERT]")), lines[-1])
 
 
-def too_slow(tasks: Sequence[str], seconds: float, free: Mapping[str, float]) -> str:
+def too_slow(routes: Sequence[str], seconds: float, free: Mapping[str, float]) -> str:
     """Why endpoints may still be waiting: most often there are not enough CPUs or GPUs."""
     return (
-        f"{', '.join(PREFIXES[task] for task in tasks)} did not get ready within {seconds:g} s; the cluster has"
+        f"{', '.join(routes)} did not get ready within {seconds:g} s; the cluster has"
         f" {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free: lower cpus, gpus or min_replicas of"
         " serve.endpoints, or add machines"
     )

@@ -6,7 +6,6 @@ It does not know Ray.
 import errno
 import random
 import socket
-from collections import Counter
 from importlib.util import find_spec
 from ipaddress import ip_address
 
@@ -14,7 +13,7 @@ from llmray.job.errors import ClusterError, JobError
 from llmray.job.schema import Limits, Serve
 from llmray.store import place
 from serve.details import EVERY_INTERFACE
-from serve.shapes import ROUTES
+from serve.shapes import OWN_PATHS, ROUTES
 
 PORTS_TRIED = 100
 BLOCKS = range(20_000, 32_000, 100)
@@ -143,7 +142,13 @@ def _judge_routes(serve: Serve) -> None:
                 f"serve.endpoints: {endpoint.model} learned {endpoint.task.name}, which is only pretraining and answers"
                 f" no one; train it further for one of {', '.join(ROUTES)}"
             )
-    for task, count in Counter(endpoint.task.name for endpoint in serve.endpoints).items():
-        if count > 1:
-            models = ", ".join(end.model for end in serve.endpoints if end.task.name == task)
-            raise JobError(f"serve.endpoints: {models} all answer {ROUTES[task]}; keep one of them")
+        if endpoint.name in OWN_PATHS:
+            raise JobError(f"serve.endpoints: {endpoint.model}: {endpoint.name} is a page of every route; rename it")
+    for task in dict.fromkeys(endpoint.task.name for endpoint in serve.endpoints):
+        alike = [endpoint for endpoint in serve.endpoints if endpoint.task.name == task]
+        if len(alike) > 1 and len({endpoint.name for endpoint in alike} - {None}) < len(alike):
+            models = ", ".join(endpoint.model for endpoint in alike)
+            raise JobError(
+                f"serve.endpoints: {models} all answer {ROUTES[task]}; keep one of them, or give each a name of its own"
+                f" ({ROUTES[task]}/NAME)"
+            )

@@ -6,8 +6,8 @@ Ray binds HAProxy's statistics and metrics pages to every interface, on fixed po
 socket open to every local user, and answers in plain text when no replica is up (500 at that).  A launcher in a private
 folder edits the configuration before each start: the two pages become Unix sockets, which also lets any number of
 Serves share a machine, errors become the JSON of the other routes, requests are held until they are whole (one of which
-only a part was there is never tried again), and the one port listens where it should although
-everything behind it is on loopback.
+only a part was there is never tried again), and the one port listens where it should although everything behind it is
+on loopback.
 """
 
 import os

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llmray.job.schema import Endpoint, Limits, Serve
 from llmray.model import forms, registry
 from llmray.store import place
-from serve.shapes import GENERATING
+from serve.shapes import GENERATING, PREFIXES
 
 FRONT = "openai"
 
@@ -24,7 +24,8 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     task: str
-    """Its name."""
+    """Its name: the task, and for further models of one task also theirs."""
+    route: str
     model: str
     """What it serves, in the job's words."""
     keys: str = ""
@@ -47,18 +48,26 @@ def plans(serve: Serve, registry_near: str | None, running: Sequence[Plan]) -> l
     Models that run already stay behind it, but for those with other keys: one job's keys must not open another's.
     """
     keys = str(Path(serve.keys).absolute()) if serve.keys and "://" not in serve.keys else serve.keys or ""
-    made = [_plan(endpoint, registry_near, keys, serve.limits) for endpoint in serve.endpoints]
+    firsts = {endpoint.task.name: endpoint for endpoint in reversed(serve.endpoints)}
+    made = [
+        _plan(endpoint, registry_near, keys, serve.limits, first=firsts[endpoint.task.name] is endpoint)
+        for endpoint in serve.endpoints
+    ]
     behind = {plan.task: plan for plan in (*running, *made) if plan.keys == keys and plan.task in GENERATING}
     if not behind:
         return made
     models = ", ".join(plan.model for plan in behind.values())
     folders = {task: plan.folders[task] for task, plan in behind.items()}
-    return [*made, Plan(task=FRONT, model=models, keys=keys, limits=serve.limits, folders=folders)]
+    front = Plan(task=FRONT, route=PREFIXES[FRONT], model=models, keys=keys, limits=serve.limits, folders=folders)
+    return [*made, front]
 
 
-def _plan(endpoint: Endpoint, registry_near: str | None, keys: str, limits: Limits) -> Plan:
+def _plan(endpoint: Endpoint, registry_near: str | None, keys: str, limits: Limits, *, first: bool) -> Plan:
     """An alias is settled as the version it names now, or replicas that start later could differ."""
-    task, folder, weights = endpoint.task.name, endpoint.model, ""
+    app: str = endpoint.task.name
+    route, folder, weights = PREFIXES[app], endpoint.model, ""
+    if not first:
+        app, route = f"{app}-{endpoint.name}", f"{route}/{endpoint.name}"
     if folder.startswith(registry.PREFIX):
         folder = registry.referred(folder, registry_near).folder
     elif place.is_local(folder) and (files := sorted(Path(folder).glob("*.safetensors"))):
@@ -67,7 +76,7 @@ def _plan(endpoint: Endpoint, registry_near: str | None, keys: str, limits: Limi
         folder = str(Path(folder).absolute())
     beside = "" if endpoint.engine == "torch" else forms.fingerprint(folder)
     return Plan(
-        task=task, model=endpoint.model, keys=keys, limits=limits, folders={task: folder}, weights=weights,
+        task=app, route=route, model=endpoint.model, keys=keys, limits=limits, folders={app: folder}, weights=weights,
         forms=beside, endpoint=endpoint,
     )  # fmt: skip
 

@@ -23,11 +23,15 @@ RETRY_AFTER_S = 1
 
 
 class Envelope:
-    """Adds headers to every answer, and takes the bare prefix (`/qa`) for its root (`/qa/`)."""
+    """Adds headers to every answer, and takes the bare prefix (`/qa`) for its root (`/qa/`).
 
-    def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
+    `name`: below which the root's paths are found as well (`/translate/en-de/docs`).
+    """
+
+    def __init__(self, app: ASGIApp, headers: dict[str, str], name: str | None = None) -> None:
         self.app = app
         self.headers = headers
+        self.name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,9 +42,11 @@ class Envelope:
                 MutableHeaders(scope=message).update(self.headers)
             await send(message)
 
-        if scope["path"] == scope.get("root_path", ""):
-            scope = {**scope, "path": scope["path"] + "/"}
-        return await self.app(scope, receive, send_named)
+        root = scope.get("root_path", "")
+        path = scope["path"].removeprefix(root)
+        if self.name and path.partition("/")[2].partition("/")[0] == self.name:
+            path = path.removeprefix(f"/{self.name}")
+        return await self.app({**scope, "path": root + (path or "/")}, receive, send_named)
 
 
 async def body_of(request: Request, limit: int) -> bytes:

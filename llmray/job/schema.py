@@ -99,6 +99,9 @@ class Endpoint(Section):
     """A model folder, hub id or registry reference."""
     task: TaskOptions
     """What the model was trained for; decides the route."""
+    name: str | None = Field(None, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    """Last part of the route, for several models of one task: `/translate/en-de`. The first of them also answers at the
+    task's own route."""
     engine: EngineName = "auto"
     """What runs the model: `torch`, or a form that `export` made and checked (`ctranslate2`, `onnx`; CPUs only).
     `auto`: the fastest, as measured by `export`, that this machine can run; else `torch`."""

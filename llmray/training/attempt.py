@@ -3,6 +3,7 @@
 It does not know who started it: a Ray Train worker, a trial of a sweep, or the program itself.
 """
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,9 @@ from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patienc
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
 from llmray.training.thrift import compiled, recomputing
+
+LINEAGE = "lineage.json"
+"""Beside the weights: the job, the step, the rows and, of prepared stores, which they were."""
 
 CPU = torch.device("cpu")
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -147,7 +151,9 @@ class Attempt:
             step = load_weights(best, model)
             self.metrics["eval_loss"] = manifest_of(best)["eval_loss"]
         whole = self.additions.merge_and_unload() if self.train.lora else model
+        descent = json.dumps(self._about(step) | {"step": step, "order": self._order}, indent=2)
         place.patiently(lambda: save(whole, self.work.task, output), f"saving {output}", self.warn)
+        place.patiently(lambda: place.write_text(place.join(output, LINEAGE), descent), f"saving {output}", self.warn)
         return step
 
     def _batches(self, share: int) -> Iterator[Tensors]:
@@ -292,8 +298,8 @@ def identity(job: Job) -> tuple[str, ...]:
 
 
 @contextmanager
-def within_memory(seat: Seat) -> Iterator[None]:
-    """Says which worker ran out of memory, and what helps."""
+def within_memory(seat: Seat, train: Train) -> Iterator[None]:
+    """Says which worker ran out of memory, and which sizes take less."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -302,8 +308,16 @@ def within_memory(seat: Seat) -> Iterator[None]:
         said = str(error).partition("\n")[0]
         raise MemoryExhaustedError(
             f"worker {seat.rank} of {seat.world} ({seat.device} of {socket.gethostname()}) ran out of memory: {said}\n"
-            "Raise train.accumulate, or lower train.batch_size, the task's length or the model's size"
+            f"{smaller(train, seat.world)} train.batch_size, the task's length or the model's size"
         ) from error
+
+
+def smaller(train: Train, world: int) -> str:
+    """What takes less memory: values of `train.accumulate` that leave the whole batch the same, or lower …"""
+    rows = train.batch_size // (world * train.accumulate)
+    whole = [parts for parts in (2, 4, 8) if rows % parts == 0]
+    fewer = ", ".join(f"train.accumulate={train.accumulate * parts} takes {rows // parts}" for parts in whole)
+    return f"It took {rows} rows at a time; {fewer}. Or lower" if fewer else "Lower"
 
 
 def with_precision(train: Train, seat: Seat) -> Train:

@@ -48,6 +48,15 @@ def open_to_others(session: int) -> set[int]:
     return found
 
 
+def ever_open_to_others(session: int) -> set[int]:
+    """Those of some seconds: HAProxy, for one, is started anew whenever replicas come or go."""
+    found = set()
+    for _ in range(10):
+        found |= open_to_others(session)
+        time.sleep(0.3)
+    return found
+
+
 def is_loopback(address: str) -> bool:
     known = ip_address(address)
     mapped = known.ipv4_mapped if isinstance(known, IPv6Address) else None
@@ -60,7 +69,7 @@ def test_one_port_answers_others_and_asks_for_a_key(models: dict[str, str], tmp_
     words = [f"model.from={models['qa']}", "task=qa", f"output={tmp_path}", "serve.host=0.0.0.0", f"serve.port={port}"]
     asked = {"inputs": {"question": "What is red?", "context": "A red circle."}}
     with served(tmp_path / "said", *words) as session:
-        assert open_to_others(session) == {port}
+        assert ever_open_to_others(session) == {port}
         url = f"http://{outside()}:{port}/qa"
         assert httpx.post(url, json=asked).status_code == 401
         assert httpx.get(f"{url}/openapi.json").status_code == 401

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from llmray.job.results import ServeResult
 from llmray.job.schema import Endpoint, Serve
 from llmray.model import registry
 from llmray.store.journal import Progress
+from llmray.verbs import export
 from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
@@ -136,6 +138,7 @@ def test_health_documentation_and_headers(live: ServeResult, route: str) -> None
     assert health.json()["status"] == "ready"
     assert health.headers["x-llmray-model"]
     assert health.headers["x-llmray-version"]
+    assert re.fullmatch("[0-9a-f]{16}", health.headers["x-llmray-lineage"])
     assert f"{route}/openapi.json" in httpx.get(f"{live.url}{route}/docs").text
     assert httpx.get(f"{live.url}{route}/openapi.json").json()["servers"] == [{"url": route}]
 
@@ -179,6 +182,22 @@ def test_a_request_is_found_in_the_logs_by_its_id_and_its_text_is_not(live: Serv
     folder = Path(ray._private.worker._global_node.get_logs_dir_path())
     until(lambda: sum(identity in log.read_text(errors="replace") for log in folder.rglob("*.log")) >= 3)
     assert not [log for log in folder.rglob("*") if log.is_file() and text in log.read_text(errors="replace")]
+
+
+def test_prometheus_is_told_of_requests_errors_passes_and_tokens(live: ServeResult) -> None:
+    httpx.post(f"{live.url}/generate", json={"inputs": "A red", "parameters": {"max_new_tokens": 2}})
+    httpx.post(f"{live.url}/generate", json={"inputs": ""})
+    url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    wanted = {
+        'ray_llmray_queue_seconds_bucket{.*application="causal_lm"',
+        'ray_llmray_pass_seconds_count{.*application="causal_lm"',
+        'ray_llmray_batch_size_bucket{.*application="causal_lm"',
+        'ray_llmray_tokens(_total)?{.*application="causal_lm"',
+        'ray_serve_num_http_requests(_total)?{.*route="/generate"',
+        'ray_serve_num_http_error_requests(_total)?{.*error_code="422".*route="/generate"',
+        'ray_serve_http_request_latency_ms_bucket{.*route="/generate"',
+    }
+    until(lambda: not [each for each in wanted if not re.search(each, httpx.get(url).text)], within_s=60)
 
 
 @pytest.mark.parametrize("name", ["x-request-id", "x-request-timeout-seconds", "serve_multiplexed_model_id"])
@@ -248,6 +267,47 @@ def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) 
     behind = {"openai": f"{models['causal_lm']}, {models['chat']}"}
     assert {end.task: end.model for end in found.endpoints} == models | behind
     assert {end.status for end in found.endpoints} == {"RUNNING"}
+
+
+def test_models_of_one_task_answer_under_their_names(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
+    other = shutil.copytree(models["translation"], tmp_path / "back" / "model")
+    ends = [
+        {"task": "translation", "model": model, "name": name, "cpus": 0.1, "max_queued": 64}
+        for name, model in (("en-de", models["translation"]), ("de-en", str(other)))
+    ]
+    found = deploy(Serve.model_validate({"port": free_port(), "endpoints": ends}), None, Progress.silent())
+    assert {end.route for end in found.endpoints} >= {"/translate", "/translate/de-en"}
+    until(lambda: httpx.get(f"{live.url}/translate/en-de/healthz").status_code == 200)
+
+    def model_at(route: str) -> str:
+        answer = httpx.post(f"{live.url}{route}", json={"inputs": "a red circle"})
+        assert set(answer.json()[0]) == {"translation_text"}
+        return answer.headers["x-llmray-model"]
+
+    first = Path(models["translation"]).name
+    assert [model_at(f"/translate{name}") for name in ("", "/en-de", "/de-en")] == [first, first, "back"]
+    assert httpx.get(f"{live.url}/translate/de-en/healthz").json()["model"] == "back"
+    assert httpx.get(f"{live.url}/translate/docs").status_code == 200
+    assert httpx.post(f"{live.url}/translate/fr-de", json={"inputs": "a"}).status_code == 404
+
+
+def test_an_exported_form_answers_once_the_job_is_served_again(
+    live: ServeResult, models: dict[str, str], tmp_path: Path
+) -> None:
+    model = shutil.copytree(models["qa"], tmp_path / "model")
+    asked = {"inputs": {"question": "What is red?", "context": CONTEXT}}
+    before = httpx.post(f"{live.url}/qa", json=asked)
+    assert before.headers["x-llmray-engine"] == "torch"
+    rows = {"eval": "builtin:shapes?rows=8&split=eval"}
+    made = export(str(model), "onnx", {"data": rows, "evaluate": {"tolerance_percent": 100}}, "evaluate.limit=4")
+    assert (made.rows, made.folder) == (4, f"{model}/onnx")
+    end = Endpoint.model_validate({"task": "qa", "model": str(model), "cpus": 0.1, "engine": "onnx"})
+    deploy(Serve(port=free_port(), endpoints=(end,)), None, Progress.silent())
+    until(lambda: httpx.get(f"{live.url}/qa/healthz").json()["engine"] == "onnx float32")
+    after = httpx.post(f"{live.url}/qa", json=asked)
+    assert after.headers["x-llmray-engine"] == "onnx float32"
+    assert {**after.json(), "score": 0} == {**before.json(), "score": 0}
+    assert after.json()["score"] == pytest.approx(before.json()["score"], abs=1e-5)
 
 
 def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:

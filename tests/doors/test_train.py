@@ -121,6 +121,8 @@ def test_two_workers_stream_and_learn(unbroken: Path) -> None:
     assert {path.name for path in unbroken.iterdir()} >= {"job.yaml", "metrics.jsonl", "checkpoints", "model"}
     assert [path.name for path in sorted(unbroken.glob("checkpoints/*"))] == ["step-00000050", "step-00000060"]
     assert load(unbroken / "job.yaml") == job_of(unbroken)
+    descent = json.loads((unbroken / "model" / "lineage.json").read_text())
+    assert (descent["step"], descent["rows"], descent["job"]["train"]["steps"]) == (60, 60 * 16, 60)
 
 
 def test_the_same_command_again_does_nothing(unbroken: Path) -> None:

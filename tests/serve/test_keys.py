@@ -16,7 +16,7 @@ from llmray.job.errors import StoreError
 from serve import front, keys, routes
 from serve.batcher import Batcher
 from serve.gate import Gate
-from serve.shapes import PREFIXES, ROUTES
+from serve.shapes import PREFIXES, ROUTES, Identity
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def application(name: str, ring: keys.Keys) -> FastAPI:
     if name == "openai":
         return front.build({}, Gate(ring))
     batcher = Batcher(lambda requests: [], lambda request: iter(()), max_batch_size=1, wait_s=0, max_queued=1)  # type: ignore[arg-type,return-value]
-    return routes.build(name, "tiny", "1", batcher, Gate(ring))
+    return routes.build(name, Identity("tiny", "1", "torch", "abc"), batcher, Gate(ring))
 
 
 def asked_for(app: FastAPI) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from serve import front, keys, routes
 from serve.batcher import Batcher, Outcome
 from serve.environment import free_port, is_free
 from serve.gate import Gate
+from serve.shapes import Identity
 
 
 class Model:
@@ -47,7 +48,7 @@ def application(
 ) -> FastAPI:
     model = model or Model()
     batcher = Batcher(model.predict, model.stream, max_batch_size=1, wait_s=0, max_queued=64)
-    return routes.build(task, "tiny", "3", batcher, Gate(ring, Limits.model_validate(limits)))
+    return routes.build(task, Identity("tiny", "3", "torch", "abc"), batcher, Gate(ring, Limits.model_validate(limits)))
 
 
 def client(app: FastAPI) -> httpx.AsyncClient:

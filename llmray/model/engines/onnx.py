@@ -39,10 +39,11 @@ def convert(model: Any, task: Task, folder: Path, *, int8: bool) -> None:
     graph = folder / "float32.onnx" if int8 else target
     _write(model, task, graph)
     if int8:
-        quantize_dynamic(
-            graph, target, op_types_to_quantize=MULTIPLIED, per_channel=True, weight_type=QuantType.QInt8,
-            reduce_range=not has_vnni(), use_external_data_format=_is_large(graph),
-        )  # fmt: skip
+        with _silent():
+            quantize_dynamic(
+                graph, target, op_types_to_quantize=MULTIPLIED, per_channel=True, weight_type=QuantType.QInt8,
+                reduce_range=not has_vnni(), use_external_data_format=_is_large(graph),
+            )  # fmt: skip
         for path in folder.glob("float32.onnx*"):
             path.unlink()
 
@@ -73,7 +74,7 @@ def _traced(model: Any, task: Task) -> tuple[Any, dict[str, torch.Tensor], list[
 
 
 class _silent:  # noqa: N801 — reads as the statement that it is
-    """Keeps to themselves what the exporter lacks and does not need."""
+    """Keeps to itself what an exporter lacks and does not need."""
 
     def __enter__(self) -> None:
         logging.disable(logging.WARNING)
