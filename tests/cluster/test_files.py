@@ -56,5 +56,5 @@ def test_without_kubectl_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here")
 def test_kubernetes_out_of_reach_is_told_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(ClusterError, match="kubectl get: .*refused"):
+    with pytest.raises(ClusterError, match=r"kubectl get: .*refused"):
         provision.status(load(CONFIGS / "kubernetes.yaml"))
