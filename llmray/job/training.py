@@ -154,9 +154,9 @@ class Scale(Section):
     workers: int = Field(1, ge=1)
     """Training workers; each learns from its own part of every batch. One alone splits nothing."""
     min_workers: int | None = Field(None, ge=1)
-    """Fewest workers with which a run goes on after a machine was lost, and with which it begins. Batches stay the same,
-    so `batch_size` must be a multiple of every number between, and each row of an epoch is still learned from once, so
-    `data.train` must be prepared. null: wait for all `workers`."""
+    """Fewest workers with which a run goes on after a machine was lost, and with which it begins. Batches stay the
+    same, so `batch_size` must be a multiple of every number between, and each row of an epoch is still learned from
+    once, so `data.train` must be prepared. null: wait for all `workers`."""
     parallel: Literal["ddp", "fsdp", "local_sgd"] = "ddp"
     """How several workers split the work. `ddp`: each holds the whole model, gradients are exchanged in every step;
     `fsdp`: each keeps its share of weights, gradients and optimiser, and whole weights exist block by block only;
