@@ -20,14 +20,13 @@ from llmray.model.hub import reach
 from llmray.model.load import NEW, Loading, resolve
 from llmray.model.registry import nearest
 from llmray.tasks import TASKS
+from llmray.tasks.causal_lm import COMPILED_CHUNKED_FROM_BYTES
 from llmray.training.optim import block_matrices, blocks
 
 GIB = 2**30
 STATE_BYTES = {"adamw": 8, "adam": 8, "sgd": 4, "adafactor": 0, "muon": 8}
 """Of a learned weight, at most."""
 SCORED = ("causal_lm", "masked_lm", "span_corruption", "translation", "captioning", "chat")
-CHUNKED_SCORES = GIB
-"""What `train.chunked_loss` keeps scores below, in bytes."""
 KEPT_BYTES, KEPT_BETWEEN_BLOCKS_BYTES = 34, 2
 """Of a token, a layer and a unit of width in 16 bits: what a pass keeps, and what it keeps with checkpointing."""
 
@@ -79,7 +78,7 @@ def _passing(job: Job, shape: Shape) -> float:
         kept = layer * KEPT_BYTES * shape.layers
     scores = 3 * 4.0 * tokens * shape.vocabulary if job.task and job.task.name in SCORED else 0.0
     chunked = job.task and job.task.name == "causal_lm" and train.chunked_loss
-    return kept + (min(scores, 3.0 * CHUNKED_SCORES) if chunked else scores)
+    return kept + (min(scores, 3.0 * COMPILED_CHUNKED_FROM_BYTES) if chunked else scores)
 
 
 def shape(job: Job) -> Shape:

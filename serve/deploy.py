@@ -46,7 +46,7 @@ def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> Serve
         if fresh:
             judge_machines(serve.host, sum(node["Alive"] for node in ray.nodes()))
         else:
-            judge_host(_host_and_port()[0], serve.keys)
+            judge_host(_listens(_details())[0], serve.keys)
         running = _running()
         wanted = plans(serve, registry_near, [*running.values()])
         if fresh:
@@ -68,15 +68,15 @@ def status() -> ServeResult:
     """What is deployed on the Ray that is initialised."""
     if not _is_running():
         return ServeResult(url="", endpoints=())
-    found: dict[str, Any] = ray.get(_controller().get_serve_instance_details.remote())
-    url = details.base_url(*_host_and_port(), head.address())
+    found = _details()
+    url = details.base_url(*_listens(found), head.address())
     return ServeResult(url=url, endpoints=tuple(details.endpoint(url, app) for app in found["applications"].values()))
 
 
 def _running() -> dict[str, Plan]:
     """What each application that answers is made of."""
-    found: dict[str, Any] = ray.get(_controller().get_serve_instance_details.remote()) if _is_running() else {}
-    apps = [app for app in found.get("applications", {}).values() if app["status"] == ApplicationStatus.RUNNING]
+    found = _details()["applications"] if _is_running() else {}
+    apps = [app for app in found.values() if app["status"] == ApplicationStatus.RUNNING]
     known = [plan for app in apps if (plan := plan_of(details.described(app)))]
     return {plan.task: plan for plan in known}
 
@@ -229,9 +229,16 @@ def _is_running() -> bool:
     return True
 
 
-def _host_and_port() -> tuple[str, int]:
-    found = ray.get(_controller().get_serve_instance_details.remote())["http_options"]
-    return head.remembered(found["host"]), found["port"]
+def _details() -> dict[str, Any]:
+    """All that the controller knows of itself and its applications."""
+    found: dict[str, Any] = ray.get(_controller().get_serve_instance_details.remote())
+    return found
+
+
+def _listens(found: dict[str, Any]) -> tuple[str, int]:
+    """Host and port of the one that takes every request."""
+    http = found["http_options"]
+    return head.remembered(http["host"]), http["port"]
 
 
 def _controller() -> Any:
