@@ -101,7 +101,7 @@ def button(text: str, elem_id: str, *, primary: bool = True, interactive: bool =
     )
 
 
-def examples(shown: Sequence[str], *, pictures: bool = False) -> gr.Dataset:
+def examples(shown: Sequence[str], elem_id: str, *, pictures: bool = False) -> gr.Dataset:
     """Texts, or pictures as HTML, of which one can be chosen; the event gives its index."""
     return gr.Dataset(
         components=["html" if pictures else "textbox"],
@@ -110,5 +110,6 @@ def examples(shown: Sequence[str], *, pictures: bool = False) -> gr.Dataset:
         type="index",
         layout="gallery",
         label="Try one of these",
+        elem_id=elem_id,
         elem_classes="lr-examples",
     )

@@ -27,7 +27,7 @@ def build(place: tab.Place) -> tab.Tab:
                 button = tab.button("Ask", "ask-button")
                 note = tab.html("", "ask-note")
             panel = tab.panel(BLANK, "ask-answer")
-        examples = tab.examples([question for question, _ in place.samples.questions])
+        examples = tab.examples([question for question, _ in place.samples.questions], "ask-examples")
     chosen = tab.on(examples.click, lambda index: place.samples.questions[index], examples, [question, context])
     events = (button.click, question.submit, chosen.then)
     fields, shown = [question, context, place.key], [panel, note, *place.codes.outputs]

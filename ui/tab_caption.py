@@ -54,7 +54,7 @@ def build(place: tab.Place) -> tab.Tab:
                 note = tab.html("", "caption-note")
                 scene = gr.State(None)
             panel = tab.panel(BLANK, "caption-answer")
-        examples = tab.examples([_thumbnail(number) for number in numbers], pictures=True)
+        examples = tab.examples([_thumbnail(number) for number in numbers], "caption-examples", pictures=True)
     for own in (picture.upload, picture.clear):
         tab.on(own, lambda: (None, view.empty(BLANK), ""), None, [scene, panel, note])
     random = SystemRandom()

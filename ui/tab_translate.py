@@ -25,7 +25,7 @@ def build(place: tab.Place) -> tab.Tab:
                 button = tab.button("Translate to German", "translate-button")
                 note = tab.html("", "translate-note")
             panel = tab.panel(BLANK, "translate-answer")
-        examples = tab.examples(place.samples.texts)
+        examples = tab.examples(place.samples.texts, "translate-examples")
     chosen = tab.on(examples.click, lambda index: place.samples.texts[index], examples, text)
     events = (button.click, chosen.then)
     shown = [panel, note, *place.codes.outputs]

@@ -53,7 +53,7 @@ def build(place: tab.Place) -> tab.Tab:
                     stop = tab.button("Stop", "write-stop", primary=False, interactive=False)
                 note = tab.html("", "write-note")
             panel = tab.panel(BLANK, "write-answer")
-        examples = tab.examples(place.samples.prompts)
+        examples = tab.examples(place.samples.prompts, "write-examples")
     fields = [prompt, length, temperature, top_p, place.key]
     shown = [panel, note, *place.codes.outputs, button, stop]
     chosen = tab.on(examples.click, lambda index: place.samples.prompts[index], examples, prompt)

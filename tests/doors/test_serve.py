@@ -214,16 +214,17 @@ def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: B
     try:
         page.goto(url)
         expect(page.locator(".lr-up")).to_have_count(4)
-        for tab, answer in {
-            "Ask": "#ask-answer mark",
-            "Translate": "#translate-answer .lr-said",
-            "Caption": "#caption-answer .lr-said",
-            "Write": "#write-answer .lr-written",
-        }.items():
+        for tab, start, answer in (
+            ("Ask", "#ask-examples button", "#ask-answer mark"),
+            ("Translate", "#translate-examples button", "#translate-answer .lr-said"),
+            ("Caption", "#caption-draw", "#caption-answer .lr-said"),
+            ("Write", "#write-examples button", "#write-answer .lr-written"),
+        ):
             page.get_by_role("tab", name=tab).click()
-            page.locator("#caption-draw" if tab == "Caption" else ".lr-examples:visible button").first.click()
+            page.locator(start).first.click()
             expect(page.locator(answer)).to_be_visible(timeout=20_000)
-            expect(page.locator(".lr-by:visible")).to_contain_text(re.compile(r"Answered by .+ in [\d.]+ m?s"))
+            by = page.locator(f"#{tab.lower()}-answer .lr-by")
+            expect(by).to_contain_text(re.compile(r"Answered by .+ in [\d.]+ m?s"))
         page.get_by_role("tab", name="Models").click()
         expect(page.locator("#models-table tbody tr")).to_have_count(len(live.endpoints) - 1)  # /v1 holds none
     finally:

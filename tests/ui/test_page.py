@@ -57,7 +57,7 @@ def test_each_tab_answers(visit, endpoints, tmp_path):
     expect(page.locator("#ask-answer")).to_contain_text(re.compile(r"Answered by shapes-qa v3 in \d+ ms"))
 
     go(page, "Translate")
-    page.locator(".lr-examples:visible button").first.click()
+    page.locator("#translate-examples button").first.click()
     expect(page.locator("#translate-answer")).to_contain_text("Es gibt einen großen roten Kreis")
     assert endpoints.sent[-1]["inputs"] == page.get_by_label("English").input_value()
 
@@ -88,7 +88,7 @@ def test_what_was_asked_is_shown_as_a_command_and_as_a_program(visit, endpoints)
     go(page, "API")
     expect(page.locator("#api-hint")).to_contain_text("appears here")
     go(page, "Translate")
-    page.locator(".lr-examples:visible button").first.click()
+    page.locator("#translate-examples button").first.click()
     expect(page.locator("#translate-answer .lr-said")).to_be_visible()
     asked = page.get_by_label("English").input_value()
     go(page, "API")
@@ -155,7 +155,7 @@ def test_trouble_is_told_beside_the_button_and_other_tabs_work_on(visit, endpoin
 
     page.locator("#ask-button").click()
     expect(page.locator("#ask-note")).to_contain_text("Write a question")
-    page.locator(".lr-examples:visible button").first.click()
+    page.locator("#ask-examples button").first.click()
     expect(page.locator("#ask-note")).to_contain_text("qa says 503. Try again in 7 s.")
     del endpoints.trouble["/qa"]
     page.locator("#ask-button").click()
@@ -174,7 +174,7 @@ def test_trouble_is_told_beside_the_button_and_other_tabs_work_on(visit, endpoin
     expect(page.locator("#caption-note")).to_contain_text("not a picture")
 
     go(page, "Write")
-    page.locator(".lr-examples:visible button").first.click()
+    page.locator("#write-examples button").first.click()
     expect(page.locator("#write-note")).to_contain_text("broke off")
     expect(page.locator("#write-answer")).to_contain_text("red circle")
     expect(page.locator("#write-button")).to_be_enabled()
@@ -183,7 +183,7 @@ def test_trouble_is_told_beside_the_button_and_other_tabs_work_on(visit, endpoin
 def test_a_key_is_asked_for_and_sent(visit, endpoints):
     endpoints.trouble = {"/qa": "401"}
     page = visit()
-    page.locator(".lr-examples:visible button").first.click()
+    page.locator("#ask-examples button").first.click()
     expect(page.locator("#ask-note")).to_contain_text("asks for an API key")
     page.get_by_role("button", name="Connection").click()
     page.get_by_label("API key").fill("llm-secret")
@@ -200,7 +200,7 @@ def test_a_page_before_its_endpoints_says_how_to_start_them(browser, free_port):
         page.goto(url)
         expect(page.locator("#header")).to_contain_text("not reachable")
         expect(page.locator("#ask-note")).to_contain_text(f"Nothing answers at http://127.0.0.1:{free_port}.")
-        page.locator(".lr-examples:visible button").first.click()
+        page.locator("#ask-examples button").first.click()
         expect(page.locator("#ask-answer")).to_contain_text("appears here")
         expect(page.locator("#ask-note")).to_contain_text("llmray demo")
         expect(page.locator(".toast-wrap .error")).to_have_count(0)
@@ -215,7 +215,7 @@ def test_an_endpoint_that_takes_too_long_is_called_late(browser, endpoints):
     page = browser.new_page()
     try:
         page.goto(url)
-        page.locator(".lr-examples:visible button").first.click()
+        page.locator("#ask-examples button").first.click()
         expect(page.locator("#ask-note")).to_contain_text("No answer from")
     finally:
         page.close()
@@ -226,9 +226,8 @@ def test_a_phone_in_the_dark_scrolls_down_only(visit):
     page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
     for tab in ("Ask", "Translate", "Caption", "Write"):
         go(page, tab)
-        expect(page.locator(".lr-examples:visible")).to_have_count(1)  # that of the tab before is gone
-        page.locator(".lr-examples:visible button").first.click()
-        expect(page.locator(".lr-by:visible"), tab).to_have_count(1)
+        page.locator(f"#{tab.lower()}-examples button").first.click()
+        expect(page.locator(f"#{tab.lower()}-answer .lr-by"), tab).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(int(part) for part in re.findall(r"\d+", background)[:3]) < 120
