@@ -6,9 +6,11 @@ its result.
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import ray
@@ -35,6 +37,8 @@ from llmray.training.watch import EndOnOurErrors, Journal
 Outcome: TypeAlias = tuple[dict[str, float], int | None]
 """The last value of each metric, and the step whose weights the model has (None: there is none yet)."""
 POLL_S = 0.25
+NOTICE_EVERY_S = 2.0
+"""Ray itself looks for notices every 5 s."""
 
 TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s by default: the time to see that a worker ended or died
@@ -197,16 +201,24 @@ def _seated(seat: Seat, config: dict[str, Any]) -> Outcome:
     torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))
     kept = _checkpoints(work) if config["keep"] else None
     attempt = Attempt(work, seat, shards, kept, lambda text: told.tell.remote({"warning": text}))
-    if seat.rank:
-        for _ in attempt.rows():
-            pass
-        return attempt.metrics, None
-    ray.get(told.tell.remote({"began_at": attempt.start_step, "workers": seat.world}))
-    with flag(lambda: ray.get(told.stopping.remote())) as asked:
-        for row in attempt.rows(asked.is_set):
-            told.tell.remote(row)
+    with notices(work.job.scale) as noticed:
+        if seat.rank:
+            for _ in attempt.rows():
+                pass
+            return attempt.metrics, None
+        ray.get(told.tell.remote({"began_at": attempt.start_step, "workers": seat.world}))
+        with flag(lambda: ray.get(told.stopping.remote())) as asked:
+            for row in attempt.rows(asked.is_set, noticed.is_set):
+                told.tell.remote(row)
     ray.get(told.stopping.remote())  # calls arrive in order: all rows are told
     return _finish(work, attempt) if config["keep"] else (attempt.metrics, None)
+
+
+def notices(scale: Scale) -> AbstractContextManager[threading.Event]:
+    """An event that is set when a worker's machine is about to be taken away; Ray has all workers ask for it."""
+    if scale.address is None:
+        return nullcontext(threading.Event())
+    return flag(lambda: ray.train.get_preemption_info() is not None, NOTICE_EVERY_S)
 
 
 def here() -> dict[str, str]:
