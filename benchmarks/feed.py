@@ -1,9 +1,10 @@
 """Times the feed of prepared rows beside torch's DataLoader over the same Parquet, as a Markdown table.
 
-    python benchmarks/feed.py FOLDER
+    python benchmarks/feed.py [FOLDER]
 
-Makes 200,000 rows of 256 tokens and 10,240,000 of 8 under FOLDER, once.  The loader reads them as a Hugging Face
-dataset, memory-mapped, through a DistributedSampler; what it takes to make that dataset of the Parquet is not counted.
+Makes 200,000 rows of 256 tokens and 10,240,000 of 8 under FOLDER (`runs/feed`), once.  The loader reads them as a
+Hugging Face dataset, memory-mapped, through a DistributedSampler; what it takes to make that dataset of the Parquet is
+not counted.
 """
 
 import json
@@ -145,4 +146,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     datasets.disable_progress_bars()
-    main(Path(sys.argv[1]))
+    main(Path(*sys.argv[1:] or ["runs/feed"]))

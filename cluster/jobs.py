@@ -7,12 +7,13 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from llmray.job.errors import ClusterError
@@ -23,6 +24,10 @@ from llmray.job.schema import Job
 PACKAGES = ("llmray", "serve", "ui", "cluster")
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.5
+STOPS_WITHIN_S = 120
+"""Time that a stopped job has to write its checkpoint; Ray's own 3 s are too short for that."""
+MOST_BYTES = 10 * 2**20
+"""The code takes a tenth of it."""
 
 Line = Callable[[str], None]
 
@@ -32,28 +37,53 @@ def submit(verb: str, job: Job, address: str, *, follow: bool = True, on_line: L
 
     Raises `ClusterError` when the cluster cannot be reached or refuses.
     """
-    client = _client(address)
     there = job.model_copy(update={"scale": job.scale.model_copy(update={"address": "auto"})})
+    return send(f"{verb} job.yaml --json", {"job.yaml": dump(there)}, address, follow=follow, on_line=on_line)
+
+
+def send(
+    words: str, files: Mapping[str, str], address: str, *, follow: bool = True, on_line: Line = print
+) -> tuple[str, int]:
+    """Run a command line of llmray there, beside these files.  It goes on when whoever follows it goes away."""
+    client = _client(address)
     with tempfile.TemporaryDirectory(prefix="llmray-submit-") as scratch, _clear(address):
-        folder = packed(there, Path(scratch))
-        size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-        on_line(f"uploading {size / 1024:.0f} KiB: {', '.join(PACKAGES)}, job.yaml")
+        folder = packed(files, Path(scratch))
+        on_line(f"uploading {_size(folder) / 1024:.0f} KiB: {', '.join((*PACKAGES, *files))}")
         identity = client.submit_job(
-            entrypoint=f"python -m llmray {verb} job.yaml --json",
-            runtime_env={"working_dir": str(folder)},
-            metadata={"llmray": verb},
+            entrypoint=f"python -m llmray {words}",
+            runtime_env={"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPS_WITHIN_S)}},
+            metadata={"llmray": words.split()[0]},
         )
-    on_line(f"job {identity} on {address}")
+    on_line(f"job {identity} on {address}; `llmray jobs logs {identity} --address {address} --follow` finds it again")
     return identity, _followed(client, address, identity, on_line) if follow else 0
 
 
-def packed(job: Job, scratch: Path) -> Path:
-    """A folder with the packages and the resolved job, nothing else."""
-    folder = scratch / "work"
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "job.yaml").write_text(dump(job), encoding="utf-8")
+def packed(files: Mapping[str, str], scratch: Path) -> Path:
+    """A folder with the packages' code and these files, nothing else.  Raises `ClusterError` where that is too much."""
+    folder = copied(PACKAGES, scratch / "work")
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    if _size(folder) > MOST_BYTES:
+        largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        raise ClusterError(
+            f"{_size(folder) / 2**20:.1f} MiB to upload, of which {largest.relative_to(folder)} is the largest part;"
+            f" code takes less than {MOST_BYTES / 2**20:.0f}: keep data in storage that the cluster reads"
+        )
     return folder
+
+
+def copied(packages: Sequence[str], folder: Path) -> Path:
+    """The code of packages of this checkout: no data or secrets that lie beside it, nor what Python made of it."""
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            target = folder / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return folder
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
 def list_jobs(address: str) -> JobsResult:
@@ -86,7 +116,7 @@ def logs(address: str, identity: str, follow: bool, on_line: Line) -> None:
 
 
 def stop(address: str, identity: str) -> None:
-    """Ask a job to stop, and wait until it has."""
+    """Ask a job to stop, which in training means a checkpoint first, and wait until it has."""
     client = _client(address)
     _require(client, address, identity)
     with _clear(address):
@@ -109,6 +139,7 @@ def _require(client: JobSubmissionClient, address: str, identity: str) -> None:
 
 def _followed(client: JobSubmissionClient, address: str, identity: str, on_line: Line) -> int:
     with _clear(address):
+        _wait_for_start(client, identity, on_line)
         asyncio.run(_tail(client, identity, on_line))
         while not client.get_job_status(identity).is_terminal():
             time.sleep(POLL_S)
@@ -118,6 +149,15 @@ def _followed(client: JobSubmissionClient, address: str, identity: str, on_line:
     if details.status.value == "SUCCEEDED":
         return 0
     raise ClusterError(f"job {identity} {details.status.value.lower()}: {details.message}")
+
+
+def _wait_for_start(client: JobSubmissionClient, identity: str, on_line: Line) -> None:
+    """While a job waits, what it waits for."""
+    told = ""
+    while (details := client.get_job_info(identity)).status.value == "PENDING":
+        if (details.message or "") != told:
+            on_line(told := details.message or "")
+        time.sleep(POLL_S)
 
 
 async def _tail(client: JobSubmissionClient, identity: str, on_line: Line) -> None:
@@ -140,7 +180,10 @@ def _clear(address: str) -> Iterator[None]:
             f"{address}: no Ray dashboard answers there; it is the address that `ray start --head` prints, usually"
             " http://HOST:8265"
         ) from error
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"{address}: {str(error).splitlines()[0]}; the cluster wants its token in RAY_AUTH_TOKEN, with"
+            " RAY_AUTH_MODE=token"
+        ) from error
     except (RuntimeError, ValueError) as error:
-        refused = any(word in str(error) for word in ("401", "403", "Unauthorized", "token"))
-        hint = "; the cluster wants its token in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token" if refused else ""
-        raise ClusterError(f"{address}: {str(error).splitlines()[0]}{hint}") from error
+        raise ClusterError(f"{address}: {str(error).splitlines()[0]}") from error

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 
 import ray
 import ray.data
+from ray._private import ray_constants
 
+from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
 
@@ -65,7 +67,7 @@ def _end_readers() -> None:
 
 def _start(cpus: int) -> None:
     port = _free_port()
-    with _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
+    with _on_loopback_alone(), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
         ray.init(
             address="local",  # another Ray on this machine is not ours
             num_cpus=cpus,
@@ -86,6 +88,17 @@ def _quoted(python: str) -> dict[str, str]:
 
 
 @contextmanager
+def _on_loopback_alone() -> Iterator[None]:
+    """Ray takes loopback for the machine's outside address, and then opens a dozen ports there, some without asking for
+    its token; but not where it knows that no other machine will join, as it does on macOS."""
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
 def _told_to_workers(**variables: str) -> Iterator[None]:
     """Workers of a Ray that starts now inherit these: else Ray Train asks for its state wherever `ray start` was used
     last, be it dead, and waits 12 s at the end of every training."""
@@ -101,7 +114,8 @@ def _told_to_workers(**variables: str) -> Iterator[None]:
 def _join(address: str) -> None:
     _require_answer(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        env = {"worker_process_setup_hook": speak_over_ray_s}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=env)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"{address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); check that it runs"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmray.showcase import demo
-    from llmray.verbs import evaluate, prepare, serve, submit, train, tune, ui
+    from llmray.verbs import evaluate, export, prepare, serve, submit, train, tune, ui
 
-__all__ = ["demo", "evaluate", "prepare", "serve", "submit", "train", "tune", "ui"]
+__all__ = ["demo", "evaluate", "export", "prepare", "serve", "submit", "train", "tune", "ui"]
 __version__ = "0.1.0"
 
 

@@ -19,12 +19,13 @@ from pydantic import BaseModel
 from llmray import __version__, verbs
 from llmray.job.errors import JobError, LlmrayError
 from llmray.job.manual import markdown
-from llmray.job.results import DemoResult, KeysResult, ModelsResult, ServeResult
+from llmray.job.results import CheckResult, DemoResult, KeysResult, ModelsResult, ServeResult
 from llmray.showcase import demo
 
 EXIT_CODES = (
     "exit codes: 0 done; 1 the work failed; 2 job file or arguments wrong; 3 a threshold was missed; 130 interrupted"
 )
+AGAIN_S = 0.05
 JOB_VERBS = {
     "prepare": "corpus → tokenised, packed blocks (Ray Data)",
     "train": "pretrain or fine-tune (Ray Data → Ray Train); again: resume",
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    args = _parser().parse_args(argv)
+    sys.unraisablehook = _unraisable
+    args = _read(argv)
     try:
         return int(args.run(args) or 0)
     except LlmrayError as error:
@@ -50,11 +52,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _read(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments in any order: argparse alone takes no further words of a job after an option."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "job") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.job = [*args.job, *rest]
+    return args
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """The first signal unwinds; further ones cannot tear the shutting down apart."""
     _ignore_signals()
     print("\nstopping …", file=sys.stderr)
     raise KeyboardInterrupt
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised in a destructor; an interruption that came just then is sent again."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.signal(signal.SIGINT, _interrupt)
+        threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _ignore_signals() -> None:
@@ -69,12 +91,16 @@ def _parser() -> argparse.ArgumentParser:
     _demo(add("demo", help="the whole life of a model on this machine"))
     for verb, text in JOB_VERBS.items():
         _job(add(verb, help=text, description=text, epilog=EXIT_CODES), verb)
+    _export(add("export", help="a faster form of a model, checked against it"))
     _models(add("models", help="versions and aliases: list, show, register, promote, rollback"))
     _serve(add("serve", help="deploy endpoints (Ray Serve); serve status, serve stop"))
     _keys(add("keys", help="API keys of the endpoints: create, list, revoke"))
     _ui(add("ui", help="the web page in front of endpoints"))
     _submit(add("submit", help="the same verbs on a remote Ray cluster (Ray Jobs)"))
     _jobs(add("jobs", help="remote jobs: list, logs, stop"))
+    _cluster(
+        add("cluster", help="a Ray cluster on a cloud, on Kubernetes or on given hosts: up, down, status, check, files")
+    )
     schema = add("schema", help="JSON schema of the job file, for editors")
     schema.add_argument("--markdown", action="store_true", help="as a reference page for people")
     schema.set_defaults(run=_schema)
@@ -123,6 +149,23 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _export(parser: argparse.ArgumentParser) -> None:
+    def run(args: argparse.Namespace) -> None:
+        job, overrides = _split(args.job)
+        _print(verbs.export(args.model, args.to, job, *overrides, int8=args.int8), args.json)
+
+    parser.description = (
+        "Convert a model, let both forms answer data.eval, and keep the new one beside the model unless it loses more"
+        " than evaluate.tolerance_percent."
+    )
+    parser.epilog = EXIT_CODES
+    parser.add_argument("model", metavar="MODEL", help="a model folder or registry reference")
+    _with_job(parser)
+    parser.add_argument("--to", required=True, choices=("ctranslate2", "onnx"), help="what is to run it")
+    parser.add_argument("--int8", action="store_true", help="with weights rounded to 8 bits")
+    parser.set_defaults(run=run)
+
+
 def _models(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> None:
         if args.action in ("list", "show"):
@@ -160,18 +203,22 @@ def _serve(parser: argparse.ArgumentParser) -> None:
             verbs.serve_stop(args.address)
         else:
             job, overrides = _split(args.job)
-            verbs.serve(job, *overrides, until=lambda result: _stay_up(result, args.json, overrides))
+            stayed = False
+
+            def stay(result: ServeResult) -> None:
+                nonlocal stayed
+                stayed = True
+                _print(result, args.json)
+                _wait()
+
+            result = verbs.serve(job, *overrides, until=stay)
+            if not stayed:  # they live on where they are
+                _print(result, args.json)
 
     _with_job(parser)
     parser.description = "Deploy endpoints; `serve status` and `serve stop` look at a running cluster."
     parser.add_argument("--address", default="auto", help="Ray cluster of `serve status` and `serve stop`")
     parser.set_defaults(run=run)
-
-
-def _stay_up(result: ServeResult, as_json: bool, overrides: Sequence[str]) -> None:
-    _print(result, as_json)
-    if not any(word.startswith("scale.address=") for word in overrides):
-        _wait()
 
 
 def _keys(parser: argparse.ArgumentParser) -> None:
@@ -246,6 +293,48 @@ def _jobs(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _cluster(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser
+    for action, text in (
+        ("up", "bring it up, or in line with its file"),
+        ("down", "take it down with all that it owns, and say what is left"),
+        ("status", "what runs, what it costs, how to reach it"),
+    ):
+        one = actions(action, help=text)
+        one.add_argument("cluster", metavar="CLUSTER.yaml")
+        one.add_argument("override", nargs="*", metavar="section.key=value")
+        one.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    check = actions("check", help="what is wrong with a running cluster, and whether a job fits there")
+    check.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="whose storage every node is to reach")
+    check.add_argument("--job", metavar="JOB.yaml", help="the job that is to fit")
+    check.add_argument("--address", default="auto", help="the cluster: auto, HOST:PORT, or its dashboard's http://…")
+    check.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    files = actions("files", help="what kubectl and SkyPilot need to run one verb on a cluster of its own")
+    files.add_argument("cluster", metavar="CLUSTER.yaml")
+    files.add_argument("remote", choices=verbs.REMOTE_VERBS, metavar="VERB", help=", ".join(verbs.REMOTE_VERBS))
+    files.add_argument("job", metavar="JOB.yaml")
+    files.add_argument("--output", default="runs/cluster", help="folder to write to")
+    files.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.set_defaults(run=_act_on_cluster)
+
+
+def _act_on_cluster(args: argparse.Namespace) -> int:
+    if args.action == "check":
+        result = verbs.cluster_check(args.cluster, args.job, address=args.address)
+        _print(result, args.json)
+        return int(bool(result.findings))
+    if args.action == "files":
+        _print(verbs.cluster_files(args.cluster, args.remote, args.job, args.output), args.json)
+    elif args.action == "down":
+        gone = verbs.cluster_down(args.cluster, *args.override)
+        _print(gone, args.json)
+        return int(bool(gone.left))
+    else:
+        act = verbs.cluster_up if args.action == "up" else verbs.cluster_status
+        _print(act(args.cluster, *args.override), args.json)
+    return 0
+
+
 def _wait() -> None:
     print("Press Ctrl-C to stop.", file=sys.stderr)
     threading.Event().wait()
@@ -268,6 +357,11 @@ def _tables(result: BaseModel) -> list[Any]:
     if isinstance(result, (KeysResult, ModelsResult, ServeResult)) or hasattr(result, "jobs"):
         rows = next(v for _, v in result if isinstance(v, tuple))
         return [_grid([row.model_dump() for row in rows])] if rows else ["nothing yet"]
+    if isinstance(result, CheckResult):
+        rest = Table(show_header=False, box=None)
+        for key in ("nodes", "gpus", "worker_gib"):
+            rest.add_row(key, _cell(getattr(result, key)))
+        return [rest, _grid([f.model_dump() for f in result.findings]) if result.findings else "no fault found"]
     if isinstance(result, DemoResult):
         scores = [{"model": m, "metric": k, "value": v} for m, ks in result.metrics.items() for k, v in ks.items()]
         urls = [

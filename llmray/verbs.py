@@ -4,15 +4,20 @@ It does not know about command lines.  A verb judges its job first and imports w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from llmray.job.errors import JobError, ThresholdError
 from llmray.job.load import load, require
 from llmray.job.results import (
     ApiKey,
+    CheckResult,
+    ClusterGone,
+    ClusterResult,
     EvaluateResult,
+    ExportResult,
+    FilesResult,
     JobsResult,
     KeysResult,
     ModelsResult,
@@ -28,6 +33,7 @@ from llmray.job.schema import Endpoint, Job
 from llmray.store.journal import Progress
 
 JobLike: TypeAlias = Job | Mapping[str, Any] | str | Path | None
+ClusterLike: TypeAlias = Mapping[str, Any] | str | Path
 REMOTE_VERBS = ("prepare", "train", "tune", "evaluate", "serve")
 
 
@@ -51,9 +57,10 @@ def train(job: JobLike, *overrides: str, progress: Progress | None = None) -> Tr
     """Pretrain or fine-tune a model (Ray Data → Ray Train); the same command again resumes or does nothing."""
     judged = load(job, overrides)
     require(judged, "task", "model.from", "data.train")
+    from llmray.training.plan import needs_ray
     from llmray.training.run import train as run
 
-    with _session(judged):
+    with _session(judged) if needs_ray(judged) else nullcontext():
         return run(judged, progress or Progress())
 
 
@@ -84,6 +91,33 @@ def evaluate(job: JobLike, *overrides: str, progress: Progress | None = None) ->
     if missed := misses(result.metrics, judged.evaluate.thresholds):
         raise ThresholdError("; ".join(missed) + f"; the report is {result.report}")
     return result
+
+
+def export(
+    model: str,
+    to: Literal["ctranslate2", "onnx"],
+    job: JobLike = None,
+    *overrides: str,
+    int8: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Make a faster form of a model, in its folder, that answers `data.eval` as well as the model does.
+
+    Raises `ThresholdError` when it loses more than `evaluate.tolerance_percent`; nothing is kept then.
+    """
+    judged = load(job, overrides)
+    require(judged, "data.eval")
+    if to not in ("ctranslate2", "onnx"):
+        raise JobError(f"export: unknown form {to!r}; allowed: ctranslate2, onnx")
+    from llmray.model.export import export as run
+    from llmray.model.registry import nearest
+    from llmray.scoring.run import batches
+
+    with _session(judged):
+        return run(
+            model, to, lambda record: batches(judged, record), judged.evaluate.tolerance_percent,
+            progress or Progress(), int8=int8, options=judged.task, registry_root=nearest(judged.output),
+        )  # fmt: skip
 
 
 def models_list(output: str, name: str | None = None) -> ModelsResult:
@@ -144,11 +178,11 @@ def serve(
     settled = prepare_environment(judged.serve, judged.output, joins=judged.scale.address is not None)
     with _session(judged):
         result = deploy(settled, nearest(judged.output), progress or Progress())
-        try:
-            if until:
-                until(result)
-        finally:
-            if judged.scale.address is None:
+        if judged.scale.address is None:
+            try:
+                if until:
+                    until(result)
+            finally:
                 shutdown()
     return result
 
@@ -249,6 +283,56 @@ def jobs_stop(address: str, job_id: str) -> None:
     from cluster.jobs import stop
 
     stop(address, job_id)
+
+
+def cluster_up(cluster: ClusterLike, *overrides: str) -> ClusterResult:
+    """Bring a cluster up as its file says, or in line with it."""
+    from cluster.provision import up
+    from cluster.spec import load as load_cluster
+
+    return up(load_cluster(cluster, overrides))
+
+
+def cluster_down(cluster: ClusterLike, *overrides: str) -> ClusterGone:
+    """Take a cluster down with all that it owns, and say what is left."""
+    from cluster.provision import down
+    from cluster.spec import load as load_cluster
+
+    return down(load_cluster(cluster, overrides))
+
+
+def cluster_status(cluster: ClusterLike, *overrides: str) -> ClusterResult:
+    """What runs of a cluster, what it costs, and how to reach it."""
+    from cluster.provision import status
+    from cluster.spec import load as load_cluster
+
+    return status(load_cluster(cluster, overrides))
+
+
+def cluster_files(cluster: ClusterLike, verb: str, job: str, folder: str) -> FilesResult:
+    """Write what other tools need to run a verb on such a cluster: a RayJob for `kubectl`, a task for SkyPilot."""
+    from cluster.files import write
+    from cluster.spec import load as load_cluster
+
+    return write(load_cluster(cluster), verb, load(job), job, folder)
+
+
+def cluster_check(
+    cluster: ClusterLike | None = None,
+    job: JobLike = None,
+    *,
+    address: str = "auto",
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Everything that is wrong with a running cluster and, with a job, whether it fits there."""
+    from cluster.check import check, check_there
+    from cluster.spec import load as load_cluster
+
+    spec, judged = load_cluster(cluster) if cluster else None, load(job) if job else None
+    if address.startswith("http"):
+        return check_there(spec, judged, address, on_line=(progress or Progress()).note)
+    with _session(load({"scale": {"address": address}})):
+        return check(spec, judged)
 
 
 def schema() -> dict[str, Any]:

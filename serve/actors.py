@@ -12,9 +12,12 @@ from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 
 from llmray.job.errors import RequestError
-from llmray.job.schema import Endpoint
+from llmray.job.schema import Endpoint, Limits
+from serve.between import keep_to_loopback
+from serve.gate import Gate
 from serve.keys import Keys
-from serve.shapes import Part
+from serve.meter import Meter
+from serve.shapes import Identity, Part
 
 
 @ray_serve.deployment
@@ -22,23 +25,27 @@ from serve.shapes import Part
 class Replica:
     """One copy of one endpoint's model.  Ray Serve sends it requests once the constructor is through."""
 
-    def __init__(self, endpoint: Endpoint, model: str, keys: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, model: str, keys: str | None, limits: Limits) -> None:
         from serve import completions, replica  # torch and transformers: seconds that the driver need not spend
 
+        keep_to_loopback()
         self.endpoint = endpoint
         self.predictor = replica.load(endpoint, model)
-        self.batcher = replica.queue(endpoint, self.predictor)
+        self.batcher = replica.queue(endpoint, self.predictor, Meter())
         self.answered = completions.respond
-        self.application = replica.application(endpoint, self.predictor, self.batcher, Keys(keys) if keys else None)
+        self.known = replica.identity(self.predictor, model)
+        self.application = replica.application(
+            endpoint, self.known, self.batcher, _gate(keys, limits), self.predictor.about
+        )
 
-    def reconfigure(self, described: dict[str, str]) -> None:
-        """Nothing to do: Serve keeps `described` (task, model, keys) so that `status` can tell it."""
+    def reconfigure(self, plan: dict[str, Any]) -> None:
+        """Nothing to do: Serve keeps the plan for `status` and the next `deploy`."""
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self.application
 
-    async def identity(self) -> dict[str, str]:
-        return {"name": self.predictor.name, "version": str(self.predictor.version)}
+    async def identity(self) -> Identity:
+        return self.known
 
     async def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
         async for part in self.answered(self.endpoint.task.name, self.predictor.name, self.batcher, body):
@@ -50,16 +57,21 @@ class Replica:
 class Front:
     """OpenAI's routes, passed on to the replicas of `models` (task → model)."""
 
-    def __init__(self, models: Mapping[str, str], keys: str | None) -> None:
+    def __init__(self, models: Mapping[str, str], keys: str | None, limits: Limits) -> None:
         from serve import front
 
-        self.application = front.build({task: Remote(task) for task in models}, Keys(keys) if keys else None)
+        keep_to_loopback()
+        self.application = front.build({task: Remote(task) for task in models}, _gate(keys, limits))
 
-    def reconfigure(self, described: dict[str, str]) -> None:
+    def reconfigure(self, plan: dict[str, Any]) -> None:
         """Nothing to do, as in `Replica`."""
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self.application
+
+
+def _gate(keys: str | None, limits: Limits) -> Gate:
+    return Gate(Keys(keys) if keys else None, limits)
 
 
 class Remote:
@@ -69,8 +81,8 @@ class Remote:
         self.handle: Any = DeploymentHandle(task, task)
         self.task = task
 
-    async def identity(self) -> dict[str, str]:
-        found: dict[str, str] = await self.handle.identity.remote()
+    async def identity(self) -> Identity:
+        found: Identity = await self.handle.identity.remote()
         return found
 
     async def respond(self, body: bytes) -> AsyncGenerator[Part, None]:

@@ -12,6 +12,8 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
 from typing import TypeAlias
 
 from llmray.job.errors import LlmrayError, ModelError, RequestError
@@ -19,7 +21,19 @@ from llmray.model.generate import Stream
 from llmray.tasks.base import Answer, Request
 
 Outcome: TypeAlias = Answer | RequestError
-Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]"]
+Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]", float]
+"""A request, where its answer goes, and when it came."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass of the model did."""
+
+    waited_s: tuple[float, ...]
+    """Of each of its requests, from its arrival on."""
+    took_s: float
+    tokens: int
+    """Written, where the model writes."""
 
 
 class Batcher:
@@ -33,8 +47,9 @@ class Batcher:
         max_batch_size: int,
         wait_s: float,
         max_queued: int,
+        told: Callable[[Pass], object] = lambda done: None,
     ) -> None:
-        self.predict, self.stream_of = predict, stream
+        self.predict, self.stream_of, self.told = predict, stream, told
         self.max_batch_size, self.wait_s, self.max_queued = max_batch_size, wait_s, max_queued
         self.queue: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
@@ -45,23 +60,32 @@ class Batcher:
         self.worker: asyncio.Task[None] | None = None
 
     async def answer(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue."""
+        """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue.
+
+        When it is cancelled, those that still wait are never run.
+        """
         if self.queue:
             self._admit(len(requests))
         self.worker = self.worker or asyncio.create_task(self._work())
         futures = [asyncio.get_running_loop().create_future() for _ in requests]
-        self.queue.extend(zip(requests, futures, strict=True))
+        self.queue.extend((request, future, monotonic()) for request, future in zip(requests, futures, strict=True))
         self.arrived.set()
-        return await asyncio.gather(*futures)
+        try:
+            return await asyncio.gather(*futures)
+        except asyncio.CancelledError:
+            self.queue = deque(waiting for waiting in self.queue if not waiting[1].done())
+            raise
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of text as the model writes them, then the rest of the answer; it stops soon after the reader does."""
         self._admit(1)
         self.streams_waiting += 1
+        came = monotonic()
         try:
             await self.seats.acquire()
         finally:
             self.streams_waiting -= 1
+        began = monotonic()
         loop, left = asyncio.get_running_loop(), threading.Event()
         written: asyncio.Queue[str | Answer | LlmrayError] = asyncio.Queue()
         writing = loop.run_in_executor(
@@ -73,6 +97,7 @@ class Batcher:
                 if isinstance(piece, LlmrayError):
                     raise piece
                 yield piece
+            self.told(Pass((began - came,), monotonic() - began, _tokens([piece])))
             yield piece
         finally:
             left.set()
@@ -100,8 +125,11 @@ class Batcher:
     async def _work(self) -> None:
         while True:
             batch = await self._gather()
-            outcomes = await self._ask([request for request, _ in batch])
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
+            began = monotonic()
+            outcomes = await self._ask([request for request, _, _ in batch])
+            if batch:
+                self.told(Pass(tuple(began - came for *_, came in batch), monotonic() - began, _tokens(outcomes)))
+            for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                 if future.done():
                     continue
                 if isinstance(outcome, ModelError):
@@ -138,6 +166,10 @@ class Batcher:
             if len(requests) > 1:
                 return [outcome for request in requests for outcome in await self._ask([request])]
             return [_broken(error)]
+
+
+def _tokens(outcomes: Sequence[Outcome | ModelError]) -> int:
+    return sum(outcome.get("tokens", 0) for outcome in outcomes if isinstance(outcome, dict))
 
 
 def _broken(error: Exception) -> ModelError:

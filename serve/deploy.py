@@ -6,7 +6,7 @@ It does not know what a replica does (`actors`), nor how HAProxy is kept to itse
 import logging
 import shutil
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -18,14 +18,12 @@ from ray.serve.schema import ApplicationStatus
 
 from llmray.job.errors import ClusterError
 from llmray.job.results import ServeResult
-from llmray.job.schema import Endpoint, Serve
-from llmray.model import registry
-from llmray.store import place
+from llmray.job.schema import Serve
 from llmray.store.journal import Progress
-from serve import details, haproxy
+from serve import details, haproxy, head
 from serve.actors import Front, Replica
-from serve.environment import free_block, free_port, judge_host, prepare_environment, settle_port
-from serve.shapes import GENERATING, PREFIXES
+from serve.environment import free_block, free_port, judge_host, judge_machines, prepare_environment, settle_port
+from serve.rollout import Plan, plan_of, plans
 
 __all__ = ["deploy", "prepare_environment", "shutdown", "status"]
 
@@ -39,21 +37,23 @@ LABEL = "serve"
 def deploy(serve: Serve, registry_near: str | None, progress: Progress) -> ServeResult:
     """Deploy every endpoint on the Ray that is initialised, and wait until each answers.
 
-    A Serve that runs there already keeps its address and its other applications.
+    A Serve that runs there already keeps its address, its other applications, and those that would be no different.
+    An old version answers until the new one does; where one cannot, all that ran before stays.
     """
     progress.start(LABEL, len(serve.endpoints))
     fresh = not _is_running()
     try:
-        before = status()
-        if before.url:
-            judge_host(str(httpx.URL(before.url).host), serve.keys)
-        targets = _targets(serve, registry_near, before)
+        if fresh:
+            judge_machines(serve.host, sum(node["Alive"] for node in ray.nodes()))
+        else:
+            judge_host(_host_and_port()[0], serve.keys)
+        running = _running()
+        wanted = plans(serve, registry_near, [*running.values()])
         if fresh:
             _start(serve)
-        ray_serve.run_many(targets, wait_for_applications_running=False)
-        _wait([target.name for target in targets], progress)
+        _roll_out([plan for plan in wanted if running.get(plan.task) != plan], running, progress)
         result = status()
-        _wait_for_proxy([PREFIXES[target.name] for target in targets], result.url)
+        _wait_for_proxy([plan.route for plan in wanted], result.url)
     except BaseException:
         if fresh:
             shutdown()
@@ -69,9 +69,30 @@ def status() -> ServeResult:
     if not _is_running():
         return ServeResult(url="", endpoints=())
     found: dict[str, Any] = ray.get(_controller().get_serve_instance_details.remote())
-    http = found["http_options"]
-    url = details.base_url(http["host"], http["port"], _head()["NodeManagerAddress"])
+    url = details.base_url(*_host_and_port(), head.address())
     return ServeResult(url=url, endpoints=tuple(details.endpoint(url, app) for app in found["applications"].values()))
+
+
+def _running() -> dict[str, Plan]:
+    """What each application that answers is made of."""
+    found: dict[str, Any] = ray.get(_controller().get_serve_instance_details.remote()) if _is_running() else {}
+    apps = [app for app in found.get("applications", {}).values() if app["status"] == ApplicationStatus.RUNNING]
+    known = [plan for app in apps if (plan := plan_of(details.described(app)))]
+    return {plan.task: plan for plan in known}
+
+
+def _roll_out(changed: list[Plan], running: dict[str, Plan], progress: Progress) -> None:
+    _run(changed)
+    try:
+        _wait({plan.task: plan.route for plan in changed}, progress)
+    except ClusterError:  # Serve keeps the old replicas, but would put broken ones in their place when they die
+        _run([running[plan.task] for plan in changed if plan.task in running])
+        raise
+
+
+def _run(changed: list[Plan]) -> None:
+    if changed:
+        ray_serve.run_many([_target(plan) for plan in changed], wait_for_applications_running=False)
 
 
 def shutdown() -> None:
@@ -84,20 +105,28 @@ def shutdown() -> None:
     while _is_running() and time.monotonic() < deadline:
         time.sleep(POLL_S)
     ray_serve.shutdown()
-    if _head_is_here():
-        shutil.rmtree(haproxy.private_folder() / _head()["NodeID"], ignore_errors=True)
+    if head.is_here():
+        shutil.rmtree(haproxy.private_folder() / head.node()["NodeID"], ignore_errors=True)
+    head.forget()
 
 
 def _start(serve: Serve) -> None:
     """Start Serve; its controller hands HAProxy's settings to proxies and replicas."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if not _head_is_here():
+    if head.is_here():
+        _start_here(serve)
+    else:
         _start_controller(serve.host, serve.port, haproxy.base_settings())
-        return
-    folder = haproxy.private_folder()
+    head.remember(serve.host)
+
+
+def _start_here(serve: Serve) -> None:
+    """Replicas and Ray's own proxy listen where HAProxy does, or on loopback, if no other machine has any of them."""
+    folder, inside = haproxy.private_folder(), head.LOOPBACK if head.is_alone() else serve.host
     with haproxy.starting_alone(folder):
-        ours = haproxy.settings(folder, free_port(), free_block())
-        _start_controller(serve.host, settle_port(serve), ours)
+        port = settle_port(serve)
+        ours = haproxy.settings(folder, free_port(), free_block(), haproxy.bind(serve.host, port))
+        _start_controller(inside, port, ours)
 
 
 def _start_controller(host: str, port: int, env: dict[str, str]) -> None:
@@ -111,86 +140,74 @@ def _start_controller(host: str, port: int, env: dict[str, str]) -> None:
         raise ClusterError(f"Ray Serve did not start on {host}:{port}: {details.alert(str(error))}") from error
 
 
-def _targets(serve: Serve, registry_near: str | None, before: ServeResult) -> list[RunTarget]:
-    """One application an endpoint, and one in front of those that generate.
-
-    Models that run already stay behind it, but for those with other keys: one job's keys must not open another's.
-    """
-    models: dict[str, str] = {end.task.name: _pinned(end.model, registry_near) for end in serve.endpoints}
-    keys = str(Path(serve.keys).absolute()) if serve.keys and "://" not in serve.keys else serve.keys
-    targets = [_target(endpoint, models[endpoint.task.name], keys) for endpoint in serve.endpoints]
-    there = [end for end in before.endpoints if end.status == "RUNNING" and end.keys == (keys or "")]
-    models = {end.task: end.model for end in there} | models
-    generating = {task: model for task, model in models.items() if task in GENERATING}
-    return [*targets, _front(generating, keys)] if generating else targets
+def _target(plan: Plan) -> RunTarget:
+    options = {
+        "name": plan.task,
+        "user_config": plan.model_dump(mode="json"),
+        "max_constructor_retry_count": 1,
+        "graceful_shutdown_timeout_s": 30,
+        "health_check_period_s": 5,
+    }
+    return RunTarget(_replica(plan, options) if plan.endpoint else _front(plan, options), plan.task, plan.route)
 
 
-def _front(models: dict[str, str], keys: str | None) -> RunTarget:
+def _front(plan: Plan, options: dict[str, Any]) -> Any:
     """It reserves no CPU: it only passes on, and must fit where the models do."""
     front = Front.options(  # type: ignore[attr-defined]
-        name="openai",
-        user_config={"task": "openai", "model": ", ".join(models.values()), "keys": keys or ""},
+        **options,
         ray_actor_options={"num_cpus": 0},
         autoscaling_config=AutoscalingConfig(min_replicas=1, max_replicas=4, target_ongoing_requests=100),
         max_ongoing_requests=2000,
-        max_constructor_retry_count=1,
-        graceful_shutdown_timeout_s=30,
-        health_check_period_s=5,
     )
-    return RunTarget(front.bind(models, keys), "openai", PREFIXES["openai"])
+    return front.bind(plan.folders, plan.keys or None, plan.limits)
 
 
-def _target(endpoint: Endpoint, model: str, keys: str | None) -> RunTarget:
-    task = endpoint.task.name
+def _replica(plan: Plan, options: dict[str, Any]) -> Any:
+    endpoint = plan.endpoint
+    assert endpoint is not None
     replica = Replica.options(  # type: ignore[attr-defined]
-        name=task,
-        user_config={"task": task, "model": endpoint.model, "keys": keys or ""},
+        **options,
         ray_actor_options={"num_cpus": endpoint.cpus, "num_gpus": endpoint.gpus},
         autoscaling_config=AutoscalingConfig(
             min_replicas=endpoint.min_replicas,
+            initial_replicas=max(1, endpoint.min_replicas),  # what cannot answer is found now
             max_replicas=endpoint.max_replicas,
             target_ongoing_requests=endpoint.max_batch_size,
             upscale_delay_s=5,
             downscale_delay_s=60,
+            downscale_to_zero_delay_s=endpoint.idle_s,
         ),
         # The queue is bounded by the batcher, which answers in JSON and with Retry-After; Serve must let it.
         max_ongoing_requests=2 * (endpoint.max_queued + endpoint.max_batch_size),
-        max_constructor_retry_count=1,
         max_surge_percent=100,
-        graceful_shutdown_timeout_s=30,
-        health_check_period_s=5,
     )
-    return RunTarget(replica.bind(endpoint, model, keys), task, PREFIXES[task])
+    return replica.bind(endpoint, plan.folders[plan.task], plan.keys or None, plan.limits)
 
 
-def _pinned(model: str, registry_near: str | None) -> str:
-    """A model's folder, absolute; an alias as the version it names now, or replicas that start later could differ."""
-    if model.startswith(registry.PREFIX):
-        model = registry.referred(model, registry_near).folder
-    return str(Path(model).absolute()) if place.is_local(model) and place.exists(model) else model
-
-
-def _wait(tasks: list[str], progress: Progress) -> None:
+def _wait(routes: Mapping[str, str], progress: Progress) -> None:
+    """`routes`: by application."""
     deadline = time.monotonic() + READY_WITHIN_S
     while True:
-        apps = {task: app for task, app in ray_serve.status().applications.items() if task in tasks}
+        apps = {task: app for task, app in ray_serve.status().applications.items() if task in routes}
         for task, app in apps.items():
             if app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
                 said = [app.message, *(deployment.message for deployment in app.deployments.values())]
-                raise ClusterError(f"{PREFIXES[task]} could not be deployed: {details.reason(said)}")
+                raise ClusterError(f"{routes[task]} could not be deployed: {details.reason(said)}")
         waiting = [task for task, app in apps.items() if app.status != ApplicationStatus.RUNNING]
-        progress.update(LABEL, len(tasks) - len(waiting))
+        progress.update(LABEL, len(routes) - len(waiting))
         if not waiting:
             return
         if time.monotonic() > deadline:
-            raise ClusterError(details.too_slow(waiting, READY_WITHIN_S, ray.available_resources()))
+            raise ClusterError(
+                details.too_slow([routes[task] for task in waiting], READY_WITHIN_S, ray.available_resources())
+            )
         time.sleep(POLL_S)
 
 
 def _wait_for_proxy(routes: list[str], url: str) -> None:
     """HAProxy learns of replicas a moment after they run.  Skipped where the proxy is on another machine."""
     deadline = time.monotonic() + READY_WITHIN_S
-    for route in routes if _head_is_here() else ():
+    for route in routes if head.is_here() else ():
         while not _answers(f"{url}{route}/healthz"):
             if time.monotonic() > deadline:
                 raise ClusterError(f"{url}{route} does not answer although its replicas run; see Ray's Serve logs")
@@ -212,16 +229,10 @@ def _is_running() -> bool:
     return True
 
 
+def _host_and_port() -> tuple[str, int]:
+    found = ray.get(_controller().get_serve_instance_details.remote())["http_options"]
+    return head.remembered(found["host"]), found["port"]
+
+
 def _controller() -> Any:
     return ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-
-
-def _head() -> dict[str, Any]:
-    for node in ray.nodes():
-        if "node:__internal_head__" in node["Resources"]:
-            return node
-    raise ClusterError("the Ray cluster has no live head node")
-
-
-def _head_is_here() -> bool:
-    return bool(_head()["NodeID"] == ray.get_runtime_context().get_node_id())

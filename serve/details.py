@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmray.job.results import EndpointStatus
-from serve.shapes import PREFIXES
 
 EVERY_INTERFACE = ("0.0.0.0", "::")
 
@@ -18,19 +17,27 @@ def base_url(host: str, port: int, head_address: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def described(app: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `user_config` of an application among the controller's instance details."""
+    found: Mapping[str, Any] = _deployment(app).get("deployment_config", {}).get("user_config") or {}
+    return found
+
+
+def _deployment(app: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next(iter(app["deployments"].values()), None) or {}
+
+
 def endpoint(url: str, app: Mapping[str, Any]) -> EndpointStatus:
-    """One application of the controller's instance details; its task and model are in `user_config`."""
-    deployment = next(iter(app["deployments"].values()), None) or {}
-    described = deployment.get("deployment_config", {}).get("user_config") or {}
-    route = app["route_prefix"] or ""
+    """One application of the controller's instance details."""
+    said, route = described(app), app["route_prefix"] or ""
     return EndpointStatus(
         route=route,
-        task=described.get("task", app["name"]),
+        task=said.get("task", app["name"]),
         url=url + route,
-        model=described.get("model", ""),
+        model=said.get("model", ""),
         status=str(getattr(app["status"], "value", app["status"])),
-        keys=described.get("keys", ""),
-        replicas=sum(replica["state"] == "RUNNING" for replica in deployment.get("replicas", [])),
+        keys=said.get("keys", ""),
+        replicas=sum(replica["state"] == "RUNNING" for replica in _deployment(app).get("replicas", [])),
     )
 
 
@@ -48,10 +55,10 @@ def alert(message: str) -> str:
     return next((line for line in lines if line.startswith("[ALERT]")), lines[-1])
 
 
-def too_slow(tasks: Sequence[str], seconds: float, free: Mapping[str, float]) -> str:
+def too_slow(routes: Sequence[str], seconds: float, free: Mapping[str, float]) -> str:
     """Why endpoints may still be waiting: most often there are not enough CPUs or GPUs."""
     return (
-        f"{', '.join(PREFIXES[task] for task in tasks)} did not get ready within {seconds:g} s; the cluster has"
+        f"{', '.join(routes)} did not get ready within {seconds:g} s; the cluster has"
         f" {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free: lower cpus, gpus or min_replicas of"
         " serve.endpoints, or add machines"
     )

@@ -6,13 +6,14 @@ It does not know Ray.
 import errno
 import random
 import socket
-from collections import Counter
+from importlib.util import find_spec
 from ipaddress import ip_address
 
 from llmray.job.errors import ClusterError, JobError
-from llmray.job.schema import Serve
+from llmray.job.schema import Limits, Serve
 from llmray.store import place
-from serve.shapes import ROUTES
+from serve.details import EVERY_INTERFACE
+from serve.shapes import OWN_PATHS, ROUTES
 
 PORTS_TRIED = 100
 BLOCKS = range(20_000, 32_000, 100)
@@ -25,6 +26,7 @@ def prepare_environment(serve: Serve, output: str, *, joins: bool = False) -> Se
     `ClusterError` for a port that is taken.
     """
     _judge_routes(serve)
+    _judge_storage(serve.limits)
     serve = serve.model_copy(update={"keys": _keys(serve, output)})
     judge_host(serve.host, serve.keys)
     return serve if joins else serve.model_copy(update={"port": settle_port(serve)})
@@ -52,6 +54,15 @@ def judge_host(host: str, keys: str | None) -> None:
         raise JobError(
             f"serve.host: {host} can be reached from other machines, and there is no API key: make one with"
             " `llmray keys create NAME JOB.yaml` (the same job file and output), or keep to serve.host=127.0.0.1"
+        )
+
+
+def judge_machines(host: str, machines: int) -> None:
+    """Raise `JobError` for an address that replicas on other machines do not have: each listens there itself."""
+    if machines > 1 and host not in EVERY_INTERFACE:
+        raise JobError(
+            f"serve.host: {host} is an address of one machine, and the cluster has {machines}, on all of which replicas"
+            " may run and must be reached; use serve.host=0.0.0.0, which needs API keys (`llmray keys create`)"
         )
 
 
@@ -116,6 +127,14 @@ def free_block() -> tuple[int, int]:
     raise ClusterError(f"no {BLOCKS.step} ports in a row are free between {BLOCKS.start} and {BLOCKS.stop}")
 
 
+def _judge_storage(limits: Limits) -> None:
+    if limits.storage != "memory" and find_spec("redis") is None:
+        raise JobError(
+            f"serve.limits.storage: {limits.storage} needs the package redis: pip install 'llmray[redis]', on every"
+            " machine that serves"
+        )
+
+
 def _judge_routes(serve: Serve) -> None:
     for endpoint in serve.endpoints:
         if endpoint.task.name not in ROUTES:
@@ -123,7 +142,13 @@ def _judge_routes(serve: Serve) -> None:
                 f"serve.endpoints: {endpoint.model} learned {endpoint.task.name}, which is only pretraining and answers"
                 f" no one; train it further for one of {', '.join(ROUTES)}"
             )
-    for task, count in Counter(endpoint.task.name for endpoint in serve.endpoints).items():
-        if count > 1:
-            models = ", ".join(end.model for end in serve.endpoints if end.task.name == task)
-            raise JobError(f"serve.endpoints: {models} all answer {ROUTES[task]}; keep one of them")
+        if endpoint.name in OWN_PATHS:
+            raise JobError(f"serve.endpoints: {endpoint.model}: {endpoint.name} is a page of every route; rename it")
+    for task in dict.fromkeys(endpoint.task.name for endpoint in serve.endpoints):
+        alike = [endpoint for endpoint in serve.endpoints if endpoint.task.name == task]
+        if len(alike) > 1 and len({endpoint.name for endpoint in alike} - {None}) < len(alike):
+            models = ", ".join(endpoint.model for endpoint in alike)
+            raise JobError(
+                f"serve.endpoints: {models} all answer {ROUTES[task]}; keep one of them, or give each a name of its own"
+                f" ({ROUTES[task]}/NAME)"
+            )

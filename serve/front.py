@@ -16,9 +16,9 @@ from fastapi_offline import FastAPIOffline
 from llmray.job.errors import RequestError
 from serve import openapi
 from serve.fields import kind, parsed, quoted
-from serve.keys import Guard, Keys
+from serve.gate import Gate
 from serve.limits import MAX_TEXT_BODY_BYTES
-from serve.shapes import PREFIXES, openai_failure
+from serve.shapes import PREFIXES, Identity, openai_failure
 from serve.web import answer_errors, body_of
 
 PLACEHOLDERS = (None, "", "tgi", "dummy")
@@ -29,19 +29,19 @@ PATHS = {"causal_lm": "/completions", "chat": "/chat/completions"}
 class Model(Protocol):
     """A model that generates, wherever it runs."""
 
-    async def identity(self) -> dict[str, str]:
-        """Its `name` and `version`."""
+    async def identity(self) -> Identity:
+        """Which model it is."""
 
     def respond(self, body: bytes) -> AsyncGenerator[Any, None]:
         """Status and headers, then the body piece by piece."""
 
 
-def build(models: Mapping[str, Model], keys: Keys | None = None) -> FastAPI:
-    """The application in front of `models` (task → model); with `keys`, one must be shown."""
+def build(models: Mapping[str, Model], gate: Gate = Gate()) -> FastAPI:  # noqa: B008 frozen
+    """The application in front of `models` (task → model), behind `gate`."""
     app = FastAPIOffline(title=f"llmray {PREFIXES['openai']}", redoc_url=None, redirect_slashes=False)
-    began, known = int(time.time()), dict[str, dict[str, str]]()
+    began, known = int(time.time()), dict[str, Identity]()
 
-    async def identities() -> dict[str, dict[str, str]]:
+    async def identities() -> dict[str, Identity]:
         for task, model in models.items():
             if task not in known:
                 known[task] = await model.identity()
@@ -53,8 +53,7 @@ def build(models: Mapping[str, Model], keys: Keys | None = None) -> FastAPI:
             _judge(await asyncio.to_thread(_name, body), task, await identities())
             parts = models[task].respond(body)
             status, headers = await anext(parts)
-            mark = {"x-llmray-model": known[task]["name"], "x-llmray-version": known[task]["version"]}
-            return StreamingResponse(parts, status, headers | mark)
+            return StreamingResponse(parts, status, headers | known[task].headers())
 
         return ask
 
@@ -62,24 +61,23 @@ def build(models: Mapping[str, Model], keys: Keys | None = None) -> FastAPI:
         return {"id": name, "object": "model", "created": began, "owned_by": "llmray"}
 
     async def every() -> dict[str, Any]:
-        names = sorted({each["name"] for each in (await identities()).values()})
+        names = sorted({each.name for each in (await identities()).values()})
         return {"object": "list", "data": [listed(name) for name in names]}
 
     async def one(name: str) -> dict[str, Any]:
-        if name not in (names := [each["name"] for each in (await identities()).values()]):
+        if name not in (names := [each.name for each in (await identities()).values()]):
             raise _unknown(name, names)
         return listed(name)
 
     async def healthz() -> dict[str, Any]:
-        return {"status": "ready", "models": [each["name"] for each in (await identities()).values()]}
+        return {"status": "ready", "models": [each.name for each in (await identities()).values()]}
 
     for task, path in PATHS.items():
         app.add_api_route(path, passing(task), methods=["POST"], response_model=None, **openapi.openai_described(task))
     app.add_api_route("/models", every, methods=["GET"], summary="The models that answer here")
-    app.add_api_route("/models/{name}", one, methods=["GET"], summary="One of them")
+    app.add_api_route("/models/{name}", one, methods=["GET"], **openapi.one_model_described())
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether the models can answer")
-    if keys:
-        app.add_middleware(Guard, keys=keys, failure=openai_failure)
+    gate.before(app, PREFIXES["openai"], openai_failure)
     answer_errors(app, openai_failure)
     return app
 
@@ -93,15 +91,15 @@ def _name(body: bytes) -> str | None:
     return name
 
 
-def _judge(name: str | None, task: str, known: Mapping[str, Mapping[str, str]]) -> None:
+def _judge(name: str | None, task: str, known: Mapping[str, Identity]) -> None:
     """Raise `RequestError` (404) where no model of that name answers the task's route."""
-    here = [other for other, model in known.items() if name in PLACEHOLDERS or name == model["name"]]
+    here = [other for other, model in known.items() if name in PLACEHOLDERS or name == model.name]
     if task in here:
         return
     if here:
         there = f"{PREFIXES['openai']}{PATHS[here[0]]}"
-        raise RequestError(f"{known[here[0]]['name']} was trained for {here[0]}; ask {there}", 404)
-    raise _unknown(name or "", [model["name"] for model in known.values()])
+        raise RequestError(f"{known[here[0]].name} was trained for {here[0]}; ask {there}", 404)
+    raise _unknown(name or "", [model.name for model in known.values()])
 
 
 def _unknown(name: str, names: list[str]) -> RequestError:

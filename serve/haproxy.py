@@ -5,13 +5,15 @@ It does not know which applications stand behind it.
 Ray binds HAProxy's statistics and metrics pages to every interface, on fixed ports (8404, 9101), leaves its admin
 socket open to every local user, and answers in plain text when no replica is up (500 at that).  A launcher in a private
 folder edits the configuration before each start: the two pages become Unix sockets, which also lets any number of
-Serves share a machine, and errors become the JSON of the other routes.
+Serves share a machine, errors become the JSON of the other routes, requests are held until they are whole (one of which
+only a part was there is never tried again), and the one port listens where it should although everything behind it is
+on loopback.
 """
 
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +25,12 @@ from serve.shapes import compact, failure
 
 FOLDERS = "/tmp"
 """Short, because a Unix socket's path may have 107 bytes at most."""
-RETRIES = 5
+RETRIES = 10
+"""Each at once and at another replica.  When they are used up HAProxy closes the connection without a word."""
+BIND = "LLMRAY_HAPROXY_BIND"
+"""Environment variable that tells the launcher, which all Serves of a user share, where this one listens."""
+BUFFER_BYTES = 64 << 10
+"""A request up to this size is held until it is whole, and only what was held can be sent again."""
 DRAIN_S = 2
 """Time that a stopping replica stays reachable while HAProxy learns of it; Ray's 30 s are meant for cloud balancers."""
 LAUNCHER = """#!/bin/sh
@@ -35,24 +42,41 @@ for word; do
     sed -i -e "/^frontend prometheus/,/^ *mode/ s|bind .*|bind unix@$here/prometheus.sock mode 600|" \\
       -e "/^listen stats/,\\$ s|bind .*|bind unix@$here/stats.sock mode 600|" \\
       -e "s| mode 666 level admin| mode 600 level admin|" \\
-      -e {not_found} "$word"
+      -e "/^frontend http_frontend/,/bind/ s|bind .*|bind ${{{bind}}}|" -e {headers} \\
+      -e "s|^defaults$|&\\n    option http-buffer-request|" -e {not_found} "$word"
   fi
   before=$word
 done
 exec {binary} "$@"
 """
+HEADERS = (
+    "x-request-timeout-seconds",
+    "x-request-disconnect-disabled",
+    "x-session-id",
+    "serve_multiplexed_model_id",
+    "serve-multiplexed-model-id",
+    "x-request-id if { req.fhdr(x-request-id) -m reg [^!-~] } or { req.fhdr(x-request-id) -m len gt 128 }",
+)
+"""Not let in from outside: they would steer Ray Serve past our deadlines, or break it where they are not UTF-8."""
 NOT_FOUND = (
     's|return status 404 .*|return status 404 content-type application/json lf-string \'{"error":'
     ' "nothing is served at %[path,json(utf8s)]; /-/routes lists what is", "error_type": "validation"}\'|'
 )
 
 
-def settings(folder: Path, fallback_port: int, replica_ports: tuple[int, int]) -> dict[str, str]:
+def bind(host: str, port: int) -> str:
+    """Address and port in HAProxy's words."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def settings(folder: Path, fallback_port: int, replica_ports: tuple[int, int], bound: str) -> dict[str, str]:
     """Environment of the Serve controller, which its proxies and replicas inherit; writes the launcher.
 
-    `fallback_port`: where Ray's own proxy listens, to which HAProxy turns while an application has no replica.
+    `bound`: where HAProxy listens.  `fallback_port`: where Ray's own proxy does, to which HAProxy turns while an
+    application has no replica.
     """
     return base_settings() | {
+        BIND: bound,
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_launcher(folder)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
@@ -69,12 +93,16 @@ def settings(folder: Path, fallback_port: int, replica_ports: tuple[int, int]) -
 def base_settings() -> dict[str, str]:
     """The part that holds on any machine.
 
-    A request that met a dying replica is sent to another one: answering twice does no harm here.
+    A request that met a dying replica is sent to another one: answering twice does no harm here.  A replica that
+    refuses a connection is not tried again until it passes a health check: having the fewest connections, the dead
+    would be chosen before the living.
     """
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": str(RETRIES),
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }
@@ -104,12 +132,19 @@ def _write_launcher(folder: Path) -> Path:
     new.write_text(
         LAUNCHER.format(
             unavailable=shlex.quote(_unavailable()),
+            bind=BIND,
+            headers=shlex.quote(_without(HEADERS)),
             not_found=shlex.quote(NOT_FOUND),
             binary=shlex.quote(get_haproxy_binary()),
         )
     )
     new.chmod(0o700)
     return new.replace(launcher)
+
+
+def _without(headers: Sequence[str]) -> str:
+    lines = "".join(f"\\n    http-request del-header {header}" for header in headers)
+    return f"s|^frontend http_frontend$|&{lines}|"
 
 
 def _unavailable() -> str:

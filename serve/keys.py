@@ -25,6 +25,8 @@ from llmray.store import place
 from serve.web import Failure, refusal
 
 PREFIX = "llmray-"
+CALLER = "llmray.caller"
+"""Where the guard writes, in a request's scope, the id of the key that it brought."""
 OPEN = "/healthz"
 """The one route, below each prefix, that needs no key."""
 READ_EVERY_S = 1.0
@@ -48,23 +50,27 @@ class Keys:
     def __init__(self, path: str) -> None:
         self.path = path
         self.read_at = -math.inf
-        self.valid: tuple[str, ...] = ()
+        self.valid: dict[str, str] = {}
+        """Hash → id."""
         self.refresh()
 
     def refresh(self) -> None:
         """Raises `StoreError` where the file is gone or cannot be read: then no key is known to be valid."""
         self.read_at = monotonic()
         try:
-            self.valid = tuple(entry.sha256 for entry in _read(self.path).keys if entry.about.revoked is None)
+            entries = _read(self.path).keys
+            self.valid = {entry.sha256: entry.about.id for entry in entries if entry.about.revoked is None}
         except StoreError:
-            self.valid, self.read_at = (), -math.inf
+            self.valid, self.read_at = {}, -math.inf
             raise
 
-    async def accept(self, key: str) -> bool:
+    async def owner(self, key: str) -> str | None:
+        """Id of a valid key."""
         if monotonic() - self.read_at > READ_EVERY_S:
             await asyncio.to_thread(self.refresh)
         found = _hashed(key)
-        return any([hmac.compare_digest(found, each) for each in self.valid])
+        owners = [identity for each, identity in self.valid.items() if hmac.compare_digest(found, each)]
+        return owners[0] if owners else None
 
 
 class Guard:
@@ -78,11 +84,11 @@ class Guard:
             return await self.app(scope, receive, send)
         kind, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         try:
-            accepted = kind.lower() == "bearer" and await self.keys.accept(key.strip())
+            caller = await self.keys.owner(key.strip()) if kind.lower() == "bearer" else None
         except LlmrayError as error:
             return await refusal(RequestError(str(error), 503), self.failure)(scope, receive, send)
-        if accepted:
-            return await self.app(scope, receive, send)
+        if caller is not None:
+            return await self.app({**scope, CALLER: caller}, receive, send)
         said = "This API key is not valid here" if key else "An API key is needed: Authorization: Bearer KEY"
         told = self.failure(f"{said}; whoever runs the server makes one with `llmray keys create`", 401)
         return await JSONResponse(told, 401, {"www-authenticate": "Bearer"})(scope, receive, send)

@@ -4,6 +4,7 @@ It does not know Ray.  Importing it costs seconds (torch, transformers), which o
 """
 
 import io
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
@@ -16,34 +17,43 @@ from llmray.job.schema import Endpoint
 from llmray.model.predict import Predictor
 from llmray.tasks.base import Request
 from serve import routes
-from serve.batcher import Batcher
-from serve.keys import Keys
-from serve.shapes import GENERATING
+from serve.batcher import Batcher, Pass
+from serve.gate import Gate
+from serve.lineage import lineage
+from serve.shapes import GENERATING, Identity
 
 
 def load(endpoint: Endpoint, model: str) -> Predictor:
     """The model, after it has answered one request: no user waits for a first pass, no broken model is served."""
     torch.set_num_threads(max(1, ceil(endpoint.cpus)))
-    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu")
+    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu", engine=endpoint.engine)
     [outcome] = predictor.predict([example(predictor)])
     if isinstance(outcome, RequestError):
         raise ModelError(f"{model} cannot answer a plain {endpoint.task.name} request: {outcome}")
     return predictor
 
 
-def queue(endpoint: Endpoint, predictor: Predictor) -> Batcher:
-    """The one queue of all that is asked of it."""
+def queue(endpoint: Endpoint, predictor: Predictor, told: Callable[[Pass], object] = lambda done: None) -> Batcher:
+    """The one queue of all that is asked of it; `told` hears of every pass of the model."""
     return Batcher(
         predictor.predict,
         predictor.stream,
         max_batch_size=endpoint.max_batch_size,
         wait_s=endpoint.batch_wait_s,
         max_queued=endpoint.max_queued,
+        told=told,
     )
 
 
-def application(endpoint: Endpoint, predictor: Predictor, batcher: Batcher, keys: Keys | None) -> FastAPI:
-    return routes.build(endpoint.task.name, predictor.name, str(predictor.version), batcher, keys)
+def identity(predictor: Predictor, model: str) -> Identity:
+    version = str(predictor.version)
+    return Identity(predictor.name, version, predictor.engine, lineage(model, version))
+
+
+def application(
+    endpoint: Endpoint, identity: Identity, batcher: Batcher, gate: Gate, about: Mapping[str, Any]
+) -> FastAPI:
+    return routes.build(endpoint.task.name, identity, batcher, gate, about, alias=endpoint.name)
 
 
 def example(predictor: Predictor) -> Request:

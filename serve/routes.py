@@ -4,7 +4,9 @@ It does not know Ray, nor how many copies of it run.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -14,16 +16,29 @@ from llmray.job.errors import LlmrayError
 from llmray.tasks.base import Answer
 from serve import openapi, wire
 from serve.batcher import Batcher
-from serve.keys import Guard, Keys
+from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
-from serve.shapes import EVENT_STREAM, ROUTES, failure, sse
+from serve.shapes import EVENT_STREAM, ROUTES, Identity, failure, sse
 from serve.web import Envelope, answer_errors, body_of
 
 
-def build(task: str, name: str, version: str, batcher: Batcher, keys: Keys | None = None) -> FastAPI:
-    """One task's application.  Every answer's headers name model and version; with `keys`, one must be shown."""
-    title = f"llmray {ROUTES[task]}"
-    app = FastAPIOffline(title=title, version=version, redoc_url=None, redirect_slashes=False)
+def build(
+    task: str,
+    identity: Identity,
+    batcher: Batcher,
+    gate: Gate = Gate(),  # noqa: B008 frozen
+    about: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    alias: str | None = None,
+) -> FastAPI:
+    """One task's application behind `gate`.  Every answer's headers say which model it is.
+
+    `about`: what is known of the model beside that, for `/info`.  `alias`: the model's name below the task's route.
+    """
+    told = {"task": task, "model": identity.name, "version": identity.version, "engine": identity.engine}
+    route = f"{ROUTES[task]}/{alias}" if alias else ROUTES[task]
+    title = f"llmray {route}"
+    app = FastAPIOffline(title=title, version=identity.version, redoc_url=None, redirect_slashes=False)
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
     async def ask(request: Request) -> Response:
@@ -34,13 +49,16 @@ def build(task: str, name: str, version: str, batcher: Batcher, keys: Keys | Non
         return JSONResponse(wire.write(task, call, await batcher.answer(call.requests)))
 
     async def healthz() -> dict[str, str]:
-        return {"status": "ready", "task": task, "model": name, "version": version}
+        return {"status": "ready", **told}
+
+    async def info() -> dict[str, Any]:
+        return {**told, "lineage": identity.lineage, **about}
 
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
-    if keys:
-        app.add_middleware(Guard, keys=keys, failure=failure)
-    app.add_middleware(Envelope, headers={"x-llmray-model": name, "x-llmray-version": version})
+    app.add_api_route("/info", info, methods=["GET"], summary="What this model is, and what it scored")
+    gate.before(app, route, failure)
+    app.add_middleware(Envelope, headers=identity.headers(), name=alias)
     answer_errors(app, failure)
     return app
 

@@ -5,6 +5,7 @@ It does not know requests or answers (`wire` and `openai` do).
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 ROUTES: dict[str, str] = {
@@ -19,6 +20,8 @@ ROUTES: dict[str, str] = {
 """Task → route prefix."""
 PREFIXES = ROUTES | {"openai": "/v1"}
 """Serve application → route prefix: one a task, and the one that answers as OpenAI does."""
+OWN_PATHS = ("docs", "healthz", "info")
+"""Below each prefix; no model can be named so."""
 GENERATING = ("causal_lm", "chat")
 """Tasks that `/v1` leads to."""
 Part: TypeAlias = tuple[int, dict[str, str]] | bytes
@@ -26,6 +29,20 @@ Part: TypeAlias = tuple[int, dict[str, str]] | bytes
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 LONGEST_MESSAGE = 1000
 """Characters of an error: it may quote what was sent."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model answers."""
+
+    name: str
+    version: str
+    engine: str
+    lineage: str
+
+    def headers(self) -> dict[str, str]:
+        named = {"model": self.name, "version": self.version, "engine": self.engine, "lineage": self.lineage}
+        return {f"x-llmray-{what}": each for what, each in named.items()}
 
 
 def failure(message: str, status: int) -> dict[str, str]:
@@ -36,8 +53,8 @@ def failure(message: str, status: int) -> dict[str, str]:
 
 def openai_failure(message: str, status: int) -> dict[str, Any]:
     """Body of an error as OpenAI's clients read it."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    code = {401: "invalid_api_key", 404: "model_not_found"}.get(status)
+    kind = "requests" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
+    code = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}.get(status)
     return {"error": {"message": _sendable(message), "type": kind, "param": None, "code": code}}
 
 

@@ -19,14 +19,19 @@ from serve.limits import DRAIN_BYTES
 Failure: TypeAlias = Callable[[str, int], Mapping[str, Any]]
 """Message and status → body."""
 RETRY_AFTER_S = 1
+"""When to come back to a server that has no capacity."""
 
 
 class Envelope:
-    """Adds headers to every answer, and takes the bare prefix (`/qa`) for its root (`/qa/`)."""
+    """Adds headers to every answer, and takes the bare prefix (`/qa`) for its root (`/qa/`).
 
-    def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
+    `name`: below which the root's paths are found as well (`/translate/en-de/docs`).
+    """
+
+    def __init__(self, app: ASGIApp, headers: dict[str, str], name: str | None = None) -> None:
         self.app = app
         self.headers = headers
+        self.name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,9 +42,11 @@ class Envelope:
                 MutableHeaders(scope=message).update(self.headers)
             await send(message)
 
-        if scope["path"] == scope.get("root_path", ""):
-            scope = {**scope, "path": scope["path"] + "/"}
-        return await self.app(scope, receive, send_named)
+        root = scope.get("root_path", "")
+        path = scope["path"].removeprefix(root)
+        if self.name and path.partition("/")[2].partition("/")[0] == self.name:
+            path = path.removeprefix(f"/{self.name}")
+        return await self.app({**scope, "path": root + (path or "/")}, receive, send_named)
 
 
 async def body_of(request: Request, limit: int) -> bytes:
@@ -55,8 +62,10 @@ async def body_of(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def refusal(error: RequestError, failure: Failure) -> Response:
-    headers = {"retry-after": str(RETRY_AFTER_S)} if error.status == 503 else None
+def refusal(error: RequestError, failure: Failure, again_s: int | None = None) -> Response:
+    """The answer that says what is wrong and, where it is the moment, in how many seconds to try again."""
+    again_s = again_s or (RETRY_AFTER_S if error.status == 503 else None)
+    headers = {"retry-after": str(again_s)} if again_s else None
     return JSONResponse(failure(str(error), error.status), error.status, headers)
 
 

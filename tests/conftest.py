@@ -18,6 +18,17 @@ CHROMIUM_ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+PRESETS = {
+    "qa": "bert-tiny",
+    "translation": "marian-tiny",
+    "captioning": "vit-gpt2-tiny",
+    "causal_lm": "gpt2-tiny",
+    "masked_lm": "bert-tiny",
+    "classification": "bert-tiny",
+    "chat": "llama-tiny",
+}
+OPTIONS = {"classification": {"labels": ["blue", "red"]}}
+TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -47,6 +58,29 @@ def ray_cluster() -> Iterator[None]:
 
     with session(Scale(), cpus=6):
         yield
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A folder with random weights for each task that is served."""
+    from llmray.corpus.tokenizer import train
+    from llmray.job.schema import Job
+    from llmray.model.load import build, processor, save
+    from llmray.tasks import make
+
+    root = tmp_path_factory.mktemp("models")
+    train(TEXTS, 400).save_pretrained(root / "tokenizer")
+    for name, preset in PRESETS.items():
+        job = Job.model_validate(
+            {
+                "task": {"name": name} | OPTIONS.get(name, {}),
+                "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")},
+            }
+        )
+        assert job.model is not None
+        task = make(job.task, processor(job.model))
+        save(build(job.model, task), task, str(root / name))
+    return {name: str(root / name) for name in PRESETS}
 
 
 @pytest.fixture(scope="module")

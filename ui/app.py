@@ -17,7 +17,7 @@ from tempfile import mkdtemp
 import gradio as gr
 
 from llmray.job.errors import ClusterError, JobError
-from ui import tab, tab_ask, tab_caption, tab_translate, tab_write, view
+from ui import tab, tab_api, tab_ask, tab_caption, tab_models, tab_translate, tab_write, view
 from ui.client import Client
 from ui.samples import Samples
 from ui.style import CSS
@@ -42,9 +42,11 @@ def build(base_url: str, examples: Samples | None = None, *, key: str = "", time
     with gr.Blocks(title="llmray", analytics_enabled=False, delete_cache=(UPLOADS_KEPT_S, UPLOADS_KEPT_S)) as page:
         head = tab.html(view.header({}), "header")
         entered = gr.Textbox("", label="API key", type="password", render=False, elem_id="key", max_lines=1)
-        place = tab.Place(client, examples or Samples(), entered)
+        place = tab.Place(client, examples or Samples(), entered, tab_api.Codes())
         with gr.Tabs():
             made = [each.build(place) for each in (tab_ask, tab_translate, tab_caption, tab_write)]
+            tab_models.build(place)
+            tab_api.build(place.codes)
         with gr.Accordion("Connection", open=False, elem_id="connection"):
             tab.html(view.connection(client.base_url), "endpoints")
             entered.render()

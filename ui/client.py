@@ -16,8 +16,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llmray.job.errors import JobError
 from ui import trouble
+from ui.calls import Call
 
 T = TypeVar("T")
+U = TypeVar("U")
 CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 3.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -36,6 +38,24 @@ class Reply(Generic[T]):
     value: T
     model: Model
     seconds: float
+    call: Call
+
+    def of(self, value: U) -> "Reply[U]":
+        """The same reply, read as another value."""
+        return Reply(value, self.model, self.seconds, self.call)
+
+
+class About(BaseModel):
+    """What an endpoint tells of its model."""
+
+    task: str
+    model: str
+    version: str
+    engine: str = ""
+    """What runs it: `torch`, or a faster form."""
+    metrics: dict[str, float] = {}
+    created: str = ""
+    """When it was registered, ISO 8601."""
 
 
 class Span(BaseModel):
@@ -72,6 +92,7 @@ _SPANS: TypeAdapter[Span | list[Span]] = TypeAdapter(Span | list[Span])
 _TRANSLATIONS = TypeAdapter(list[_Translation])
 _WRITTEN = TypeAdapter(list[_Written])
 _EVENT = TypeAdapter(_Event)
+_ABOUT = TypeAdapter(About)
 
 
 class Client:
@@ -99,36 +120,43 @@ class Client:
 
     def model(self, route: str) -> Model:
         """Who would answer at a route."""
-        with self._sent(f"{route}/healthz", method="GET", timeout=PROBE_TIMEOUT_S) as response:
+        with self._sent(Call(f"{route}/healthz", b""), method="GET", timeout=PROBE_TIMEOUT_S) as response:
             return _model(response)
+
+    def about(self, route: str) -> About:
+        """What that model is, and what it scored."""
+        with self._sent(Call(f"{route}/info", b""), method="GET", timeout=PROBE_TIMEOUT_S) as response:
+            return self._parsed(_ABOUT, response.read(), response)
 
     def ask(self, question: str, context: str, top_k: int = 1) -> Reply[list[Span]]:
         """The likeliest answers within the context, best first."""
         inputs = {"question": question, "context": context}
-        reply = self._answer("/qa", _SPANS, {"inputs": inputs, "parameters": {"top_k": top_k}})
-        spans = reply.value if isinstance(reply.value, list) else [reply.value]
-        return Reply(spans, reply.model, reply.seconds)
+        reply = self._answer(Call("/qa", {"inputs": inputs, "parameters": {"top_k": top_k}}), _SPANS)
+        return reply.of(reply.value if isinstance(reply.value, list) else [reply.value])
 
     def translate(self, text: str) -> Reply[str]:
-        reply = self._answer("/translate", _TRANSLATIONS, {"inputs": text})
-        return Reply(reply.value[0].translation_text, reply.model, reply.seconds)
+        reply = self._answer(Call("/translate", {"inputs": text}), _TRANSLATIONS)
+        return reply.of(reply.value[0].translation_text)
 
     def caption(self, picture: bytes) -> Reply[str]:
-        reply = self._answer("/caption", _WRITTEN, picture)
-        return Reply(reply.value[0].generated_text, reply.model, reply.seconds)
+        reply = self._answer(Call("/caption", picture), _WRITTEN)
+        return reply.of(reply.value[0].generated_text)
 
-    def write(self, prompt: str, max_new_tokens: int, temperature: float) -> Iterator[Reply[str]]:
+    def write(self, prompt: str, max_new_tokens: int, temperature: float, top_p: float = 1.0) -> Iterator[Reply[str]]:
         """Go on from a prompt: the text so far, each time it grows; the most likely text at temperature 0."""
-        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        sampling: dict[str, Any] = {"do_sample": temperature > 0}
+        if temperature > 0:
+            sampling |= {"temperature": temperature} | ({"top_p": top_p} if top_p < 1 else {})
         parameters = {"max_new_tokens": max_new_tokens, "return_full_text": False, **sampling}
+        call = Call("/generate", {"inputs": prompt, "parameters": parameters, "stream": True})
         began, text = time.monotonic(), ""
-        with self._sent("/generate", {"inputs": prompt, "parameters": parameters, "stream": True}) as response:
+        with self._sent(call) as response:
             for event in self._events(response):
                 if event.error is not None:
                     raise trouble.failed_midway(event.error)
                 if event.token and not event.token.special:
                     text += event.token.text
-                yield Reply(text, _model(response), time.monotonic() - began)
+                yield Reply(text, _model(response), time.monotonic() - began, call)
                 if event.generated_text is not None:
                     return
         raise trouble.cut_off(f"{self.base_url}/generate")
@@ -140,13 +168,13 @@ class Client:
             if line.startswith("data:"):
                 yield self._parsed(_EVENT, line[5:].encode(), response)
 
-    def _answer(self, route: str, shape: TypeAdapter[T], body: bytes | dict[str, Any]) -> Reply[T]:
+    def _answer(self, call: Call, shape: TypeAdapter[T]) -> Reply[T]:
         began = time.monotonic()
-        with self._sent(route, body) as response:
+        with self._sent(call) as response:
             value = self._parsed(shape, response.read(), response)
             if value == []:
                 raise trouble.garbled(str(response.request.url))
-            return Reply(value, _model(response), time.monotonic() - began)
+            return Reply(value, _model(response), time.monotonic() - began, call)
 
     def _parsed(self, shape: TypeAdapter[T], content: bytes, response: httpx.Response) -> T:
         try:
@@ -159,11 +187,9 @@ class Client:
         return {b"content-type": kind} | ({b"authorization": f"Bearer {self.key}".encode()} if self.key else {})
 
     @contextmanager
-    def _sent(
-        self, path: str, body: bytes | dict[str, Any] = b"", *, method: str = "POST", timeout: float | None = None
-    ) -> Iterator[httpx.Response]:
+    def _sent(self, call: Call, *, method: str = "POST", timeout: float | None = None) -> Iterator[httpx.Response]:
         """An answer that is 2xx, its body still to be read; everything else is raised as trouble."""
-        url = self.base_url + path
+        url, body = self.base_url + call.route, call.body
         request = self._http.build_request(
             method,
             url,

@@ -71,6 +71,11 @@ input[type=range] { --neutral-200: var(--input-border-color); }
   background: var(--primary-500); animation: lr-blink 1s steps(2) infinite; }
 @keyframes lr-blink { to { opacity: 0; } }
 
+.lr-models { width: 100%; border-collapse: collapse; font-size: 14px; line-height: 1.5; }
+.lr-models th { text-align: left; font-weight: 600; color: var(--body-text-color-subdued); }
+.lr-models th, .lr-models td { padding: 8px 12px 8px 0; border-bottom: 1px solid var(--border-color-primary);
+  overflow-wrap: anywhere; vertical-align: top; }
+
 .lr-note { background: var(--lr-note); border-left: 3px solid var(--lr-note-edge); border-radius: 4px 8px 8px 4px;
   padding: 11px 14px; font-size: 14px; line-height: 1.5; color: var(--body-text-color); overflow-wrap: anywhere; }
 .lr-note strong { font-weight: 600; }
@@ -92,5 +97,6 @@ input[type=range] { --neutral-200: var(--input-border-color); }
   .lr-standings { grid-template-columns: 1fr 1fr; width: 100%; }
   .gradio-container .lr-go { flex: 1 1 auto; align-self: stretch; }
   .lr-panel { padding: 18px; min-height: 128px; }
+  .tab-wrapper .tab-container button { padding: 0 7px; }
 }
 """

@@ -5,18 +5,20 @@ It does not know any tab's own fields.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.events import Dependency
 
 from ui import view
-from ui.client import Client
+from ui.client import Client, Reply
 from ui.samples import Samples
+from ui.tab_api import UNTOLD, Codes, told
 from ui.trouble import EndpointError
 
-Shown = tuple[str, str]
-"""What a panel and the note beside the button say."""
+T = TypeVar("T")
+Shown = tuple[Any, ...]
+"""What a panel says, the note beside the button, and the tab for programs."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Place:
     client: Client
     samples: Samples
     key: gr.Textbox
+    codes: Codes
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,21 @@ class Tab:
     asked: list[Dependency]
 
 
-def answering(blank: str, call: Callable[[], str]) -> Iterator[Shown]:
+def answering(
+    client: Client, blank: str, ask: Callable[[], Reply[T]], show: Callable[[Reply[T]], str]
+) -> Iterator[Shown]:
     """Wait in the panel, then show the answer there, or the trouble beside the button."""
-    yield view.working(), ""
+    yield view.working(), "", *UNTOLD
     try:
-        yield call(), ""
+        reply = ask()
+        yield show(reply), "", *told(client, reply.call)
     except EndpointError as error:
-        yield view.empty(blank), view.trouble(error)
+        yield view.empty(blank), view.trouble(error), *UNTOLD
+
+
+def asking_for(blank: str, hint: str) -> Shown:
+    """What to fill in first."""
+    return view.empty(blank), view.hint(hint), *UNTOLD
 
 
 def on(

@@ -1,6 +1,7 @@
 """The tab that asks a question about a text.  It does not know how the answer is found."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import gradio as gr
 
@@ -12,10 +13,11 @@ BLANK = "The answer appears here, marked in its text."
 def build(place: tab.Place) -> tab.Tab:
     def answer(question: str, context: str, key: str) -> Iterator[tab.Shown]:
         if not question.strip() or not context.strip():
-            yield view.empty(BLANK), view.hint("Write a question and the text that holds its answer.")
+            yield tab.asking_for(BLANK, "Write a question and the text that holds its answer.")
             return
         client = place.client.keyed(key)
-        yield from tab.answering(BLANK, lambda: view.answer(client.ask(question, context, top_k=3), context))
+        ask = partial(client.ask, question, context, top_k=3)
+        yield from tab.answering(client, BLANK, ask, lambda reply: view.answer(reply, context))
 
     with gr.Tab("Ask"):
         with gr.Row(equal_height=False):
@@ -28,4 +30,5 @@ def build(place: tab.Place) -> tab.Tab:
         examples = tab.examples([question for question, _ in place.samples.questions])
     chosen = tab.on(examples.click, lambda index: place.samples.questions[index], examples, [question, context])
     events = (button.click, question.submit, chosen.then)
-    return tab.Tab(note, [tab.on(event, answer, [question, context, place.key], [panel, note]) for event in events])
+    fields, shown = [question, context, place.key], [panel, note, *place.codes.outputs]
+    return tab.Tab(note, [tab.on(event, answer, fields, shown) for event in events])

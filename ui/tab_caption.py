@@ -4,6 +4,7 @@ It does not know how a picture is seen.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from random import SystemRandom
@@ -14,7 +15,7 @@ from PIL import Image
 
 from llmray.corpus.shapes import caption, draw, states_facts
 from ui import tab, view
-from ui.client import Client
+from ui.client import Reply
 from ui.samples import sample_scene
 
 BLANK = "The caption appears here."
@@ -27,12 +28,13 @@ def build(place: tab.Place) -> tab.Tab:
 
     def answer(picture: dict[str, Any] | None, scene: int | None, key: str) -> Iterator[tab.Shown]:
         if not picture or not picture.get("path"):
-            yield view.empty(BLANK), view.hint("Upload a picture, or draw a sample scene.")
+            yield tab.asking_for(BLANK, "Upload a picture, or draw a sample scene.")
             return
         client = place.client.keyed(key)
         # A drawn scene is shown large and sent in the corpus's own size; an upload is sent as it is.
         content = Path(picture["path"]).read_bytes() if scene is None else draw(sample_scene(scene))
-        yield from tab.answering(BLANK, lambda: _captioned(client, content, scene))
+        show = partial(_captioned, scene=scene)
+        yield from tab.answering(client, BLANK, partial(client.caption, content), show)
 
     with gr.Tab("Caption"):
         with gr.Row(equal_height=False):
@@ -40,7 +42,7 @@ def build(place: tab.Place) -> tab.Tab:
                 picture = gr.Image(
                     label="Picture",
                     show_label=False,
-                    sources=["upload"],
+                    sources=["upload", "clipboard", "webcam"],
                     format="png",
                     height=300,
                     buttons=[],
@@ -60,11 +62,11 @@ def build(place: tab.Place) -> tab.Tab:
     chosen = tab.on(examples.click, lambda index: _drawn(numbers[index]), examples, [picture, scene])
     # Unprocessed, the picture is the file as it was uploaded: what is no picture is for the endpoint to refuse.
     fields, events = [picture, scene, place.key], (button.click, drawn.then, chosen.then)
-    return tab.Tab(note, [tab.on(event, answer, fields, [panel, note], preprocess=False) for event in events])
+    shown = [panel, note, *place.codes.outputs]
+    return tab.Tab(note, [tab.on(event, answer, fields, shown, preprocess=False) for event in events])
 
 
-def _captioned(client: Client, content: bytes, scene: int | None) -> str:
-    reply = client.caption(content)
+def _captioned(reply: Reply[str], scene: int | None) -> str:
     if scene is None:
         return view.said(reply)
     truth = caption(sample_scene(scene))

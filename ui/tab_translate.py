@@ -1,6 +1,7 @@
 """The tab that translates English to German.  It does not know how the text is translated."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import gradio as gr
 
@@ -12,10 +13,10 @@ BLANK = "The German translation appears here."
 def build(place: tab.Place) -> tab.Tab:
     def answer(text: str, key: str) -> Iterator[tab.Shown]:
         if not text.strip():
-            yield view.empty(BLANK), view.hint("Write an English text to translate.")
+            yield tab.asking_for(BLANK, "Write an English text to translate.")
             return
         client = place.client.keyed(key)
-        yield from tab.answering(BLANK, lambda: view.said(client.translate(text), lang="de"))
+        yield from tab.answering(client, BLANK, partial(client.translate, text), partial(view.said, lang="de"))
 
     with gr.Tab("Translate"):
         with gr.Row(equal_height=False):
@@ -27,4 +28,5 @@ def build(place: tab.Place) -> tab.Tab:
         examples = tab.examples(place.samples.texts)
     chosen = tab.on(examples.click, lambda index: place.samples.texts[index], examples, text)
     events = (button.click, chosen.then)
-    return tab.Tab(note, [tab.on(event, answer, [text, place.key], [panel, note]) for event in events])
+    shown = [panel, note, *place.codes.outputs]
+    return tab.Tab(note, [tab.on(event, answer, [text, place.key], shown) for event in events])

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ui import tab, view
+from ui.tab_api import UNTOLD, told
 from ui.trouble import EndpointError
 
 BLANK = "The text appears here, word by word."
@@ -19,20 +20,21 @@ BUSY: tuple[Update, Update] = (gr.update(interactive=False), gr.update(interacti
 
 
 def build(place: tab.Place) -> tab.Tab:
-    def stream(prompt: str, length: float, temperature: float, key: str) -> Iterator[tuple[str, str, Update, Update]]:
+    def stream(prompt: str, length: float, temperature: float, top_p: float, key: str) -> Iterator[tab.Shown]:
         if not prompt.strip():
-            yield view.empty(BLANK), view.hint("Write a beginning for the model to go on from."), *IDLE
+            yield *tab.asking_for(BLANK, "Write a beginning for the model to go on from."), *IDLE
             return
-        yield view.working(), "", *BUSY
-        shown, note, reply = view.empty(BLANK), "", None
+        yield view.working(), "", *UNTOLD, *BUSY
+        shown, note, reply, codes = view.empty(BLANK), "", None, UNTOLD
+        client = place.client.keyed(key)
         try:
-            for reply in place.client.keyed(key).write(prompt, int(length), temperature):
-                yield view.written(prompt, reply, running=True), "", *BUSY
+            for reply in client.write(prompt, int(length), temperature, top_p):
+                yield view.written(prompt, reply, running=True), "", *UNTOLD, *BUSY
         except EndpointError as error:
             note = view.trouble(error)
         if reply:
-            shown = view.written(prompt, reply, running=False)
-        yield shown, note, *BUSY
+            shown, codes = view.written(prompt, reply, running=False), told(client, reply.call)
+        yield shown, note, *codes, *BUSY
 
     with gr.Tab("Write"):
         with gr.Row(equal_height=False):
@@ -45,13 +47,15 @@ def build(place: tab.Place) -> tab.Tab:
                     temperature = gr.Slider(
                         0, 1.5, 0.7, step=0.1, label="Temperature", min_width=220, elem_id="write-temperature"
                     )
+                    top_p = gr.Slider(0.1, 1, 1, step=0.05, label="Top p", min_width=220, elem_id="write-top-p")
                 with gr.Row():
                     button = tab.button("Write", "write-button")
                     stop = tab.button("Stop", "write-stop", primary=False, interactive=False)
                 note = tab.html("", "write-note")
             panel = tab.panel(BLANK, "write-answer")
         examples = tab.examples(place.samples.prompts)
-    fields, shown = [prompt, length, temperature, place.key], [panel, note, button, stop]
+    fields = [prompt, length, temperature, top_p, place.key]
+    shown = [panel, note, *place.codes.outputs, button, stop]
     chosen = tab.on(examples.click, lambda index: place.samples.prompts[index], examples, prompt)
     events = [tab.on(event, stream, fields, shown) for event in (button.click, chosen.then)]
     # A stopped stream ends without a last word of its own; what follows it settles the page.

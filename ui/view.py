@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ui.client import Model, Reply, Span
+from ui.client import About, Model, Reply, Span
 from ui.trouble import EndpointError
 
 Standing = Model | EndpointError
@@ -145,6 +145,22 @@ def _panel(body: str, reply: Reply | None) -> str:
 def _by(reply: Reply) -> str:
     time = f"{reply.seconds * 1000:.0f} ms" if reply.seconds < 1 else f"{reply.seconds:.1f} s"
     return f"Answered by {_name(reply.model) or 'the endpoint'} in {time}"
+
+
+def models(found: Mapping[str, About | EndpointError]) -> str:
+    """A table of what each endpoint tells of its model."""
+    rows = "".join(_model_row(route, one) for route, one in found.items())
+    heads = "".join(f"<th>{head}</th>" for head in ("Route", "Model", "Engine", "Scores", "Registered"))
+    table = f'<table class="lr-models"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<div class="lr-panel">{table}</div>'
+
+
+def _model_row(route: str, about: About | EndpointError) -> str:
+    if isinstance(about, EndpointError):
+        return f'<tr><td>{escape(route)}</td><td colspan="4">{_prose(f"{about.what} {about.way_out}")}</td></tr>'
+    scores = ", ".join(f"{escape(name)} {value:.4g}" for name, value in about.metrics.items()) or "not scored"
+    cells = (_name(Model(about.model, about.version)), escape(about.engine), scores, escape(about.created[:10]) or "no")
+    return f"<tr><td>{escape(route)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def picture(png: bytes, alt: str) -> str:

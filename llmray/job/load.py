@@ -1,4 +1,4 @@
-"""YAML and `key=value` overrides → one judged `Job`.
+"""YAML and `key=value` overrides → one judged `Job`, or another kind of file that is a pydantic model.
 
 It does not know what a job is for.  Every error names file, line, key, the value found, what is allowed and, for a
 mistyped key, the nearest valid one.
@@ -9,7 +9,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,7 @@ from llmray.job.schema import Job
 from llmray.job.task import TaskName
 
 Loc = tuple[int | str, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,26 +55,40 @@ for _tag, _pattern, _first in (
 
 def load(job: Job | Mapping[str, Any] | str | Path | None, overrides: Sequence[str] = ()) -> Job:
     """Judge a job file (or a mapping, or nothing) with `section.key=value` overrides.  Raises `JobError`."""
-    if isinstance(job, Job):
-        job = job.model_dump(by_alias=True, exclude_unset=True)
-    if isinstance(job, (str, Path)):
-        name = str(job)
-        tree, node = _parse(_read(Path(job)), name)
+    return judge(Job, job.model_dump(by_alias=True, exclude_unset=True) if isinstance(job, Job) else job, overrides)
+
+
+def judge(
+    model: type[Model],
+    source: Mapping[str, Any] | str | Path | None,
+    overrides: Sequence[str] = (),
+    what: str = "job",
+) -> Model:
+    """Judge a file of some kind (or a mapping, or nothing) with overrides.  Raises `JobError`."""
+    if isinstance(source, (str, Path)):
+        name = str(source)
+        tree, node = _parse(_read(Path(source), what), name)
     else:
-        name, tree, node = "job", dict(job or {}), None
+        name, tree, node = what, dict(source or {}), None
     if not isinstance(tree, dict):
-        raise JobError(f"{name}: a job file is a mapping of sections; found {type(tree).__name__}")
+        raise JobError(f"{name}: a {what} file is a mapping of sections; found {type(tree).__name__}")
     overridden = {_override(tree, text): text for text in overrides}
     try:
-        return Job.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise JobError("\n".join(_message(e, name, node, overridden) for e in details)) from None
+        place = _Place(model, what, name, node, overridden)
+        raise JobError("\n".join(_message(e, place) for e in details)) from None
 
 
 def dump(job: Job) -> str:
     """The resolved job as YAML that `load` reads back to an equal job."""
-    return yaml.dump(job.model_dump(mode="json", by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return as_yaml(job)
+
+
+def as_yaml(value: BaseModel) -> str:
+    """Any judged file as YAML that `judge` reads back to an equal value."""
+    return yaml.dump(value.model_dump(mode="json", by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def require(job: Job, *keys: str) -> None:
@@ -103,15 +118,15 @@ def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
     here[last] = value
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), beside, 1, 0.5)
-        raise JobError(f"{path}: no such job file" + (f"; did you mean {near[0]}?" if near else "")) from None
+        raise JobError(f"{path}: no such {what} file" + (f"; did you mean {near[0]}?" if near else "")) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path}: cannot be read as a job file: {error}") from None
+        raise JobError(f"{path}: cannot be read as a {what} file: {error}") from None
 
 
 def _parse(text: str, name: str) -> tuple[Any, yaml.Node | None]:
@@ -137,22 +152,38 @@ def _override(tree: dict[str, Any], text: str) -> str:
     return key
 
 
-def _message(error: ErrorDetails, name: str, node: yaml.Node | None, overridden: dict[str, str]) -> str:
+class _Place(NamedTuple):
+    """Where the values came from that an error is about."""
+
+    model: type[BaseModel]
+    what: str
+    name: str
+    node: yaml.Node | None
+    overridden: dict[str, str]
+
+
+def _message(error: ErrorDetails, place: _Place) -> str:
     loc = error["loc"]
-    key = ".".join(str(part) for part in _written(loc)) or "job"
-    text = next((t for k, t in overridden.items() if key == k or k.startswith(key + ".")), None)
-    place = f"on the command line, {text!r}" if text else f"{name}:{_line(loc, node)}" if node else name
-    lines = [f"{place}: {key}: {_problem(error)}"]
+    key = ".".join(str(part) for part in _written(loc)) or place.what
+    text = next((t for k, t in place.overridden.items() if key == k or k.startswith(key + ".")), None)
+    in_file = f"{place.name}:{_line(loc, place.node)}" if place.node else place.name
+    lines = [f"{f'on the command line, {text!r}' if text else in_file}: {key}: {_problem(error)}"]
     if error["type"] not in ("missing", "value_error"):
         lines.append(f"  found: {_short(error['input'])}")
-    wrong, valid = str(loc[-1]) if loc else "", sorted(_keys(loc[:-1])) if error["type"] == "extra_forbidden" else []
-    if error["type"] == "union_tag_invalid":
-        wrong, valid = error["ctx"]["tag"], list(get_args(TaskName))
+    wrong, valid = _wrong_and_valid(error, place.model)
     if valid:
         near = difflib.get_close_matches(wrong, valid, 1, 0.4)
         lines += [f"  did you mean {near[0]!r}?"] if near else []
         lines.append(f"  allowed: {', '.join(valid)}")
     return "\n".join(lines)
+
+
+def _wrong_and_valid(error: ErrorDetails, model: type[BaseModel]) -> tuple[str, list[str]]:
+    if error["type"] == "union_tag_invalid":
+        return error["ctx"]["tag"], list(get_args(TaskName))
+    if error["type"] == "extra_forbidden":
+        return str(error["loc"][-1]), sorted(_keys(error["loc"][:-1], model))
+    return "", []
 
 
 def _problem(error: ErrorDetails) -> str:
@@ -202,9 +233,9 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _models(arg)
 
 
-def _keys(loc: Loc) -> set[str]:
+def _keys(loc: Loc, root: type[BaseModel]) -> set[str]:
     """Valid keys of the section at a pydantic location."""
-    models: list[type[BaseModel]] = [Job]
+    models: list[type[BaseModel]] = [root]
     for part in loc:
         by_name = [f.annotation for m in models for n, f in m.model_fields.items() if part in (n, f.alias)]
         tagged = [m for m in models if "name" in m.model_fields and m.model_fields["name"].default == part]

@@ -1,5 +1,7 @@
 """What each verb returns: plain frozen values that print as JSON.  It knows no verb's inner working."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -79,6 +81,43 @@ class ModelsResult(Result):
     versions: tuple[ModelVersion, ...]
 
 
+class ExportResult(Result):
+    folder: str
+    """Folder of the form, in the model's own; this is its `export.json`."""
+    engine: Literal["ctranslate2", "onnx"]
+    precision: Literal["float32", "int8"]
+    task: str
+    parent: str
+    """The model that it is a form of, as it was given."""
+    parent_sha256: str
+    """Hash of that model's weights."""
+    metric: str
+    """The task's headline metric, of both."""
+    before: float
+    """The model's, on the evaluation rows."""
+    after: float
+    """The form's, on the same rows."""
+    rows: int
+    parent_rows_per_s: float
+    """Evaluation rows that the model answered in a second, on the machine of the export."""
+    rows_per_s: float
+    """Those that the form answered."""
+    parent_bytes: int
+    bytes: int
+    files: dict[str, str]
+    """File → sha256."""
+    needs_vnni: bool
+    """Whether it gives these figures only on processors that add products of int8 without overflow."""
+    made_with: dict[str, str]
+    """Package → version."""
+    created: str
+    """UTC, ISO 8601."""
+
+    @property
+    def speedup(self) -> float:
+        return self.rows_per_s / self.parent_rows_per_s
+
+
 class EndpointStatus(Result):
     route: str
     task: str
@@ -129,6 +168,53 @@ class JobStatus(Result):
 
 class JobsResult(Result):
     jobs: tuple[JobStatus, ...]
+
+
+class ClusterResult(Result):
+    name: str
+    provider: str
+    address: str
+    """Where `submit` and `jobs` find it once the tunnel is open; empty: no head runs."""
+    tunnel: str
+    """Command that opens the way from this machine to the dashboard, which only the head itself reaches."""
+    token: str
+    """What lets this machine's programs in: variables to set, never the token itself."""
+    nodes: int
+    """Machines that run, the head included."""
+    gpus: int
+    per_hour: float | None = None
+    """What they cost, by the prices in the cluster file."""
+    notes: tuple[str, ...] = ()
+    """What is left to do by hand."""
+
+
+class ClusterGone(Result):
+    name: str
+    left: tuple[str, ...]
+    """What the cloud account still has of it."""
+    notes: tuple[str, ...] = ()
+    """How to see for oneself that nothing is left."""
+
+
+class Finding(Result):
+    fault: str
+    """What is wrong, and the way out."""
+    node: str = ""
+    """Where; empty: the cluster as a whole."""
+
+
+class CheckResult(Result):
+    findings: tuple[Finding, ...]
+    nodes: int
+    gpus: int
+    worker_gib: float | None = None
+    """Memory that one training worker of the job takes, estimated."""
+
+
+class FilesResult(Result):
+    files: tuple[str, ...]
+    commands: tuple[str, ...]
+    """What reads them."""
 
 
 class DemoResult(Result):

@@ -14,6 +14,8 @@ from llmray.job.section import Section
 from llmray.job.task import LANGUAGE, TaskOptions
 from llmray.job.training import Scale, Train
 
+EngineName = Literal["auto", "torch", "ctranslate2", "onnx"]
+
 
 class Model(Section):
     from_: str = Field(alias="from")
@@ -87,6 +89,9 @@ class Evaluate(Section):
     """Rows that the model answers at once."""
     thresholds: dict[str, Bound] = Field({})
     """Metric → bounds; a miss ends with exit code 3."""
+    tolerance_percent: float = Field(1.0, ge=0)
+    """What a form that `export` makes may lose of the task's headline metric, in percent of the model's own. One that
+    loses more is not kept, and `export` ends with exit code 3."""
 
 
 class Endpoint(Section):
@@ -94,8 +99,17 @@ class Endpoint(Section):
     """A model folder, hub id or registry reference."""
     task: TaskOptions
     """What the model was trained for; decides the route."""
-    min_replicas: int = Field(1, ge=1)
-    """Fewest copies of the model."""
+    name: str | None = Field(None, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    """Last part of the route, for several models of one task: `/translate/en-de`. The first of them also answers at the
+    task's own route."""
+    engine: EngineName = "auto"
+    """What runs the model: `torch`, or a form that `export` made and checked (`ctranslate2`, `onnx`; CPUs only).
+    `auto`: the fastest, as measured by `export`, that this machine can run; else `torch`."""
+    min_replicas: int = Field(1, ge=0)
+    """Fewest copies of the model. 0: the last one ends when nobody has asked for `idle_s`, and the next request waits
+    until a new one has started."""
+    idle_s: float = Field(300, gt=0)
+    """Seconds without a request after which the last copy ends, where `min_replicas` is 0."""
     max_replicas: int = Field(2, ge=1)
     """Most copies of the model; Serve adds them under load."""
     max_batch_size: int = Field(16, ge=1)
@@ -115,6 +129,24 @@ class Endpoint(Section):
             raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
         return self
 
+    @model_validator(mode="after")
+    def forms_run_on_cpus(self) -> "Endpoint":
+        if self.gpus and self.engine in ("ctranslate2", "onnx"):
+            raise ValueError(f"engine: {self.engine} runs on CPUs; remove gpus, or use engine: torch")
+        return self
+
+
+class Limits(Section):
+    requests_per_minute: int | None = Field(None, ge=1)
+    """Requests that one API key may send to a route within any minute; more are refused with 429. Without keys, that
+    all may send together."""
+    concurrent: int | None = Field(None, ge=1)
+    """Requests of one API key that may be under way at once in one replica; more are refused with 429."""
+    storage: str = Field("memory", pattern=r"^(memory|rediss?://.+)$")
+    """Where requests are counted: `memory`, by each replica for itself, or `redis://HOST:PORT`, by all together."""
+    deadline_s: float = Field(120, gt=0)
+    """Seconds within which an answer must begin; a request that still waits then is refused with 503 and never run."""
+
 
 class Serve(Section):
     host: str = "127.0.0.1"
@@ -128,6 +160,8 @@ class Serve(Section):
     keys: str | None = None
     """File of the API keys that requests must bring (`llmray keys`); none given: `keys.json` in `output`, if it exists.
     Every machine that serves must reach it."""
+    limits: Limits = Limits()
+    """What one caller may ask, and how long a request may wait."""
 
 
 class Job(Section):

@@ -61,7 +61,8 @@ class Train(Section):
     """Share of each target that is spread over all classes alike; validation does without."""
     chunked_loss: bool | Literal["auto"] = "auto"
     """`causal_lm`: take loss and gradient of some tokens at a time, so that no worker ever holds the scores of all
-    words at all places; auto: where those would take more than 1 GiB."""
+    words at all places; auto: where those would take more than 16 MiB (1 GiB in a compiled model, where taking them
+    whole is faster)."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """bf16: products in bfloat16 (autocast), weights and optimiser in fp32; auto: bf16 where every worker's hardware
     multiplies it, else fp32 (a processor that must emulate it is two hundred times slower). On GPUs only: tf32,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from llmray.job.errors import JobError, LlmrayError, ModelError
@@ -24,6 +24,7 @@ from llmray.tasks.base import Processor, Task
 NEW = "new:"
 CARD = "llmray.json"
 PICTURES = "preprocessor_config.json"
+GENERATION = "generation_config.json"
 
 
 def resolve(reference: str, registry_root: str | None = None) -> str:
@@ -116,7 +117,20 @@ def build(
 def require_fit(model: Model, task: Task) -> None:
     """Refuse, without building it, a model that cannot do the task.  Raises `ModelError`, `JobError`."""
     if not model.from_.startswith(NEW):  # which is made to measure
-        _fitting(model.from_, model, task)
+        configured(model, task)
+
+
+def configured(model: Model, task: Task) -> Any:
+    """The config of a model that can do the task, with what the task decides of it.  Raises as `require_fit`."""
+    return _fitting(model.from_, model, task)
+
+
+def generation_config(folder: str, config: Any) -> GenerationConfig:
+    """How a model generates unless told otherwise, without its weights."""
+    if not Path(folder, GENERATION).exists():
+        return GenerationConfig.from_model_config(config)
+    with Loading(folder):
+        return GenerationConfig.from_pretrained(folder)
 
 
 def _fitting(reference: str, model: Model, task: Task) -> Any:

@@ -11,13 +11,13 @@ from typing import Any
 import pydantic
 import torch
 from pydantic import TypeAdapter
-from transformers import PreTrainedModel
 
 from llmray.corpus.record import Columns
 from llmray.job.errors import LlmrayError, ModelError, RequestError
-from llmray.job.schema import Model
+from llmray.job.schema import EngineName, Model
 from llmray.job.task import TaskOptions
 from llmray.model import load
+from llmray.model.engines import choice
 from llmray.model.generate import Stream, stream
 from llmray.tasks import make
 from llmray.tasks.base import Answer, Request, Task
@@ -25,6 +25,7 @@ from llmray.tasks.base import Answer, Request, Task
 MOST = 64
 """Requests that go through the model in one pass; more are taken in several."""
 
+ABOUT = ("metrics", "created", "sha256")
 INPUTS: dict[str, dict[str, type]] = {
     "causal_lm": {"text": str},
     "masked_lm": {"text": str},
@@ -42,33 +43,40 @@ class Predictor:
     """A model that answers a task's requests, one batch at a time."""
 
     def __init__(
-        self, task: Task, model: PreTrainedModel, device: str = "cpu", *, name: str = "model", version: str = "0"
+        self, task: Task, model: Any, *, name: str = "model", version: str = "0", engine: str = "torch"
     ) -> None:
-        self.task, self.model, self.name, self.version = task, model.to(device).eval(), name, version
+        """`model` is what an engine opened; `engine` names it."""
+        self.task, self.model, self.name, self.version, self.engine = task, model, name, version, engine
+        self.about: dict[str, Any] = {}
+        """What the registry knows of it beside name and version."""
         self.lock = threading.Lock()
 
     @classmethod
     def load(
-        cls, reference: str, task_options: Any = None, device: str | None = None, registry_root: str | None = None
+        cls,
+        reference: str,
+        task_options: Any = None,
+        device: str | None = None,
+        registry_root: str | None = None,
+        engine: EngineName = "torch",
     ) -> "Predictor":
         """From a folder, hub id or registry reference; options default to those the model was trained with.
 
-        Weights keep the precision they were saved in on a GPU, and are float32 on a CPU.  Raises `ModelError` when the
-        folder is no model, or was trained for another task.
+        Raises `ModelError` when the folder is no model, was trained for another task, or lacks what `engine` needs.
         """
         device = _device(device)
         folder = load.resolve(reference, registry_root)
         options = _options(folder, task_options)
-        section = Model.model_validate({"from": folder})
-        task = make(options, load.processor(section))
-        dtype = torch.float32 if device == "cpu" else "auto"
-        model = load.build(section, task, dtype=dtype, finished=True)
-        name, version = _identity(reference, folder, model)
-        return cls(task, model, device, name=name, version=version)
+        task = make(options, load.processor(Model.model_validate({"from": folder})))
+        model, running = choice.opened(engine, folder, task, device)
+        name, version = _identity(reference, folder, model.config)
+        predictor = cls(task, model, name=name, version=version, engine=running)
+        predictor.about = {key: value for key, value in load.note(folder, "version.json").items() if key in ABOUT}
+        return predictor
 
     def predict(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
         """One answer, or its error, for each request, in their order."""
-        outcomes: list[Answer | RequestError | None] = [_complaint(self.task.name, request) for request in requests]
+        outcomes: list[Answer | RequestError | None] = [self._complaint(request) for request in requests]
         good = [i for i, complaint in enumerate(outcomes) if complaint is None]
         for start in range(0, len(good), MOST):
             places = good[start : start + MOST]
@@ -100,9 +108,16 @@ class Predictor:
 
         Raises `RequestError` before the first piece.
         """
-        if complaint := _complaint(self.task.name, request):
+        if complaint := self._complaint(request):
             raise complaint
         return stream(self.task, self.model, request, self.lock)
+
+    def _complaint(self, request: Request) -> RequestError | None:
+        """What is wrong with a request as such, or not possible with this engine."""
+        refusal = getattr(self.model, "refusal", None)
+        if refusal and (reason := refusal(request.parameters)):
+            return RequestError(reason)
+        return _complaint(self.task.name, request)
 
 
 def _complaint(task_name: str, request: Request) -> RequestError | None:
@@ -140,11 +155,11 @@ def _options(folder: str, given: Any) -> Any:
         raise ModelError(f"{folder}: its task's options, changed by {chosen}, do not fit together: {problem}") from None
 
 
-def _identity(reference: str, folder: str, model: PreTrainedModel) -> tuple[str, str]:
+def _identity(reference: str, folder: str, config: Any) -> tuple[str, str]:
     """Name and version: the registry's; else the run's folder and 0; else the hub's name and commit."""
     registered = load.note(folder, "version.json")
     if registered:
         return str(registered["name"]), str(registered["version"])
     path = PurePosixPath(reference)
     name = path.parent.name if path.name == "model" and path.parent.name else path.name
-    return name, str(getattr(model.config, "_commit_hash", None) or "0")[:12]
+    return name, str(getattr(config, "_commit_hash", None) or "0")[:12]

@@ -46,7 +46,7 @@ def register(root: str, name: str, folder: str, metrics: dict[str, float]) -> Mo
     weights = sorted(source.glob("*.safetensors")) if source.is_dir() else []
     if not weights or not (source / "config.json").exists():
         raise StoreError(f"{folder}: no model to register there (config.json and .safetensors are needed)")
-    task, digest = _task(source), _sha256(weights)
+    task, digest = _task(source), sha256(weights)
     number, target = _next(root, name)
     _copy(source, target)
     made = ModelVersion(
@@ -75,7 +75,7 @@ def _task(source: Path) -> str:
         raise StoreError(f"{note}: does not say which task the model was trained for: {error!r}") from None
 
 
-def _sha256(weights: list[Path]) -> str:
+def sha256(weights: list[Path]) -> str:
     """The file's own hash; for weights in several files the hash of their hashes, in order of name."""
     hashes = []
     for path in weights:

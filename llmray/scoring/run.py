@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.data import Dataset
 
-from llmray.corpus.record import Columns
+from llmray.corpus.record import Columns, Record
 from llmray.job.data import Source
 from llmray.job.load import dump
 from llmray.job.results import EvaluateResult
@@ -60,6 +60,18 @@ def _rows(sources: tuple[Source, ...], task: Task, limit: int) -> Columns:
     return {name: [row[name] for row in table] for name in (table[0] if table else {})}
 
 
+def batches(job: Job, record: type[Record]) -> list[Columns]:
+    """`job.data.eval`, to the job's limit, in batches."""
+    with surfaced():
+        found = _held_out(job, record).iter_batches(batch_size=job.evaluate.batch_size, batch_format="pyarrow")
+        return [batch.to_pydict() for batch in found]
+
+
+def _held_out(job: Job, record: type[Record]) -> Dataset:
+    rows = dataset(job.data.eval, record)
+    return rows.limit(job.evaluate.limit) if job.evaluate.limit else rows
+
+
 def _baseline(job: Job, task: Task) -> dict[str, float]:
     if not job.data.train:
         return {}
@@ -74,11 +86,8 @@ def evaluate(job: Job, progress: Progress) -> EvaluateResult:
     progress.start(label)
     reference = resolve(job.model.from_, nearest(job.output))
     task = _predictor(reference, job.task).task
-    held_out = dataset(job.data.eval, task.record)
-    if job.evaluate.limit:
-        held_out = held_out.limit(job.evaluate.limit)
     with surfaced():
-        measurements = _measurements(job, held_out, reference)
+        measurements = _measurements(job, _held_out(job, task.record), reference)
     result = EvaluateResult(
         report=place.join(job.output, "evaluation", "report.json"),
         task=task.name,

@@ -3,11 +3,15 @@
 It knows nothing of what the page reports.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # its import takes half a second, for which only those wait who draw
+    from matplotlib.figure import Figure
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }

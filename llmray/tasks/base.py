@@ -97,7 +97,10 @@ class Task(ABC):
 
     @abstractmethod
     def answer(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Answer | RequestError]:
-        """Answer each request; a bad one gets its error in its own place and never disturbs the others."""
+        """Answer each request; a bad one gets its error in its own place and never disturbs the others.
+
+        `model` may be any engine (`llmray.model.engines`) that offers what the task asks of it.
+        """
 
     @abstractmethod
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:

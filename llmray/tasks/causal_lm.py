@@ -24,8 +24,9 @@ if TYPE_CHECKING:  # workers that only read need no model's code, whose import t
 
 PLAIN_HEADS = ("gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """Kinds of models whose scores are their last hidden states times one matrix, and nothing else."""
-CHUNKED_FROM_BYTES = 1 << 30
-"""Scores of one pass above which the loss is taken in chunks."""
+CHUNKED_FROM_BYTES, COMPILED_CHUNKED_FROM_BYTES = 1 << 24, 1 << 30
+"""Scores of one pass above which the loss is taken in chunks: where they outgrow a processor's cache that makes a step
+1.2 times as fast in bf16, but a compiled loss is faster whole, while memory lasts."""
 
 
 class CausalLanguageModel(LanguageModel):
@@ -51,7 +52,7 @@ class CausalLanguageModel(LanguageModel):
         given = inputs(model, batch, causal=True)
         if self._in_chunks(model, labels):
             return self._chunked(model, given, labels), count
-        out = model(**given)
+        out = model(**given, use_cache=False)
         return self.smoothed(model, out.loss * count, out.logits[:, :-1], labels), count
 
     def _in_chunks(self, model: Any, labels: torch.Tensor) -> bool:
@@ -63,12 +64,13 @@ class CausalLanguageModel(LanguageModel):
                 f" set it to false, or take one of {', '.join(PLAIN_HEADS)}"
             )
         if self.chunked_loss == "auto":
-            return plain and 4 * labels.numel() * model.config.vocab_size > CHUNKED_FROM_BYTES
+            most = COMPILED_CHUNKED_FROM_BYTES if torch.compiler.is_compiling() else CHUNKED_FROM_BYTES
+            return plain and 4 * labels.numel() * model.config.vocab_size > most
         return self.chunked_loss
 
     def _chunked(self, model: Any, given: Tensors, labels: torch.Tensor) -> torch.Tensor:
         read = {name: tensor for name, tensor in given.items() if name != "labels"}
-        hidden = model.base_model(**read).last_hidden_state[:, :-1].flatten(0, 1)
+        hidden = model.base_model(**read, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
         head = model.get_output_embeddings()
         smoothing = self.label_smoothing if model.training else 0.0
         return chunked_cross_entropy(hidden, head.weight, labels.flatten(), head.bias, smoothing)

@@ -107,7 +107,7 @@ def inside_documents(model: PreTrainedModel, documents: torch.Tensor, causal: bo
     if causal:
         seen &= places[:, None] >= places
     seen = seen[:, None]
-    if model.config._attn_implementation != "sdpa":
+    if "sdpa" not in model.config._attn_implementation:
         seen = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
     return {"position_ids": places - starts + first_position(model), "attention_mask": seen}
 

@@ -6,9 +6,6 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import sacrebleu
-from scipy import stats
-
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -62,6 +59,8 @@ def correlations(found: Sequence[float], labels: Sequence[float]) -> dict[str, f
     """Pearson's and Spearman's, from -1 to 1; 0 where one side is constant, which tells nothing of the other."""
     if len({*found}) < 2 or len({*labels}) < 2:
         return {"pearson": 0.0, "spearman": 0.0}
+    from scipy import stats  # 0.2 s, for which no training waits
+
     return {
         "pearson": float(stats.pearsonr(found, labels).statistic),
         "spearman": float(stats.spearmanr(found, labels).statistic),
@@ -70,6 +69,8 @@ def correlations(found: Sequence[float], labels: Sequence[float]) -> dict[str, f
 
 def translation_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Corpus BLEU and chrF as sacreBLEU computes them; `references[i]` are the right answers of `hypotheses[i]`."""
+    import sacrebleu  # 0.1 s, for which no training waits
+
     streams = [list(stream) for stream in _streams(references)]
     return {
         "bleu": sacrebleu.corpus_bleu(list(hypotheses), streams).score,

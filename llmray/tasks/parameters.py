@@ -34,16 +34,19 @@ class ClassParameters(Parameters):
 
 
 class SequenceParameters(Parameters):
-    """Translation and captions: the whole sequence is the answer."""
+    """Translation and captions: the whole sequence is the answer.
+
+    Temperatures and penalties near 0 divide scores beyond what a float holds, and torch's seeds have 63 bits.
+    """
 
     max_new_tokens: int | None = Field(None, ge=1, le=4096)
     num_beams: int | None = Field(None, ge=1, le=16)
     do_sample: bool = False
-    temperature: float = Field(1.0, gt=0, le=100)
+    temperature: float = Field(1.0, ge=1e-5, le=100)
     top_k: int = Field(0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
-    seed: int | None = Field(None, ge=0)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=10)
+    seed: int | None = Field(None, ge=0, lt=2**63)
 
 
 class TextParameters(SequenceParameters):

@@ -3,6 +3,7 @@
 It does not know who started it: a Ray Train worker, a trial of a sweep, or the program itself.
 """
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +19,13 @@ from llmray.corpus.source import is_store
 from llmray.job.errors import LlmrayError, StoreError
 from llmray.job.schema import Job
 from llmray.job.training import Train
-from llmray.model.load import build, longest, save
+from llmray.model.load import build, save
 from llmray.store import folder, place
 from llmray.stream.batches import batches
 from llmray.stream.feed import Feed, Portion
 from llmray.tasks.base import Task, Tensors
 from llmray.training import flops, parallel
+from llmray.training.attention import set_attention
 from llmray.training.checkpoint import WARN, Saver, best_good, load_state, load_weights, manifest_of, newest_good
 from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patience, with_patience
 from llmray.training.lora import adapted
@@ -31,10 +33,10 @@ from llmray.training.optim import optimizer
 from llmray.training.stopping import never
 from llmray.training.thrift import compiled, recomputing
 
+LINEAGE = "lineage.json"
+"""Beside the weights: the job, the step, the rows and, of prepared stores, which they were."""
+
 CPU = torch.device("cpu")
-EAGER_TOKENS = 512
-"""Up to this length plain attention trains faster on a CPU than torch's fused one, whose backward pass is slow there:
-1.5 times at 64 to 128 tokens in bf16, 1.1 times at 512, half as fast at 1024."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that torch gives them on Intel, AMD and ARM."""
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
@@ -87,8 +89,7 @@ class Attempt:
         self.checkpoints, self.warn = checkpoints, warn
         torch.manual_seed(train.seed)
         self.model = build(work.job.model, work.task).to(seat.device)
-        if seat.device == CPU and longest(work.task) <= EAGER_TOKENS:
-            self.model.set_attn_implementation("eager")
+        set_attention(self.model, work.task, seat.device)
         self.learner = parallel.Learner(self.model, work.task)
         self.optimizer = self._prepared()
         self.scaler = loss_scale(train, seat.device)
@@ -159,7 +160,9 @@ class Attempt:
             step = load_weights(best, model)
             self.metrics["eval_loss"] = manifest_of(best)["eval_loss"]
         whole = self.additions.merge_and_unload() if self.train.lora else model
+        descent = json.dumps(self._about(step) | {"step": step, "order": self._order}, indent=2)
         place.patiently(lambda: save(whole, self.work.task, output), f"saving {output}", self.warn)
+        place.patiently(lambda: place.write_text(place.join(output, LINEAGE), descent), f"saving {output}", self.warn)
         return step
 
     def _batches(self, share: int) -> Iterator[Tensors]:
@@ -307,8 +310,8 @@ def identity(job: Job) -> tuple[str, ...]:
 
 
 @contextmanager
-def within_memory(seat: Seat) -> Iterator[None]:
-    """Says which worker ran out of memory, and what helps."""
+def within_memory(seat: Seat, train: Train) -> Iterator[None]:
+    """Says which worker ran out of memory, and which sizes take less."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -317,8 +320,16 @@ def within_memory(seat: Seat) -> Iterator[None]:
         said = str(error).partition("\n")[0]
         raise MemoryExhaustedError(
             f"worker {seat.rank} of {seat.world} ({seat.device} of {socket.gethostname()}) ran out of memory: {said}\n"
-            "Raise train.accumulate, or lower train.batch_size, the task's length or the model's size"
+            f"{smaller(train, seat.world)} train.batch_size, the task's length or the model's size"
         ) from error
+
+
+def smaller(train: Train, world: int) -> str:
+    """What takes less memory: values of `train.accumulate` that leave the whole batch the same, or lower …"""
+    rows = train.batch_size // (world * train.accumulate)
+    whole = [parts for parts in (2, 4, 8) if rows % parts == 0]
+    fewer = ", ".join(f"train.accumulate={train.accumulate * parts} takes {rows // parts}" for parts in whole)
+    return f"It took {rows} rows at a time; {fewer}. Or lower" if fewer else "Lower"
 
 
 def with_precision(train: Train, seat: Seat) -> Train:

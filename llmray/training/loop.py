@@ -159,6 +159,8 @@ def precision(train: Train, device: torch.device) -> torch.autocast:
 
 
 def to_device(batch: Tensors, device: torch.device) -> Tensors:
+    if device.type == "cuda":  # from other memory a copy waits until the GPU has done all that it was told before
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 

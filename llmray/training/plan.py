@@ -45,6 +45,17 @@ def plan(job: Job, *, resumed: bool = False) -> tuple[Work, dict[str, Any]]:
     return Work(job, task, total_steps(job, portions, counted(datasets)), portions, given), datasets
 
 
+def needs_ray(job: Job) -> bool:
+    """Whether more than this program takes part: workers, or Ray Data where rows do not lie ready to be learned from.
+
+    Ray exports Prometheus' metrics, too, and looks for the classes that a job does not name.
+    """
+    ready = all(map(is_store, job.data.train)) and not job.data.eval
+    task = job.task
+    unnamed = isinstance(task, Classification) and not (task.labels or task.regression)
+    return not (job.scale.in_process and ready) or unnamed or "prometheus" in job.train.loggers
+
+
 def encoded_sources(job: Job, task: Task) -> dict[str, Any]:
     """The sources of `data` as encoded datasets, ready to stream; prepared stores to learn from are fed instead."""
     datasets = {}

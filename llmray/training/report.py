@@ -1,11 +1,14 @@
 """`train.html`: how a run went, in one page.  Pure: it knows rows of metrics, not how they came about."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llmray.store import page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PLOTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("loss", ("loss", "eval_loss")),
@@ -36,6 +39,8 @@ def render(title: str, status: str, rows: Sequence[Mapping[str, Any]], job: str)
 def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """A plot for each kind of metric that some row has."""
     known = [(label, names) for label, names in PLOTS if any(name in row for name in names for row in rows)]
+    from matplotlib.figure import Figure  # half a second, which no first step waits for
+
     figure = Figure(figsize=(10, 2.6 * ((len(known) + 1) // 2)), layout="constrained")
     for number, (label, names) in enumerate(known, 1):
         axes = figure.add_subplot((len(known) + 1) // 2, 2, number, xlabel="step", title=label)

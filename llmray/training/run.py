@@ -90,7 +90,7 @@ def _here(work: Work, datasets: Mapping[str, Any], watch: Watch) -> Outcome:
     for ds in datasets.values():  # readers beyond these would only take the cores that learn
         ds.context.execution_options.resource_limits = ExecutionResources(cpu=max(1, (os.cpu_count() or 1) // 2))
     shards = {name: _ordered(ds).iterator() for name, ds in datasets.items()}
-    with within_memory(Seat()):
+    with within_memory(Seat(), work.job.train):
         attempt = Attempt(work, Seat(), shards, _checkpoints(work), watch.warn)
         watch.take([{"began_at": attempt.start_step}])
         with interrupts() as asked:
@@ -187,13 +187,13 @@ def _worker(config: dict[str, Any]) -> Outcome:
     """What one Ray Train worker does."""
     context = ray.train.get_context()
     seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
-    with within_memory(seat):
-        return _seated(seat, config)
-
-
-def _seated(seat: Seat, config: dict[str, Any]) -> Outcome:
-    told = config["journal"]
     work, held_out = ray.get(config["told"])
+    with within_memory(seat, work.job.train):
+        return _seated(seat, work, held_out, config)
+
+
+def _seated(seat: Seat, work: Work, held_out: list[Any] | None, config: dict[str, Any]) -> Outcome:
+    told = config["journal"]
     shards: dict[str, Any] = {} if work.portions else {"train": ray.train.get_dataset_shard("train")}
     if held_out:  # in as many shares as there are workers at most
         mine, *others = held_out[seat.rank :: seat.world]

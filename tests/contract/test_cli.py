@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster import spec
 from llmray.job.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,11 @@ def test_help_imports_nothing_heavy():
         (["tune", "task=qa", "model.from=a", "data.train=b"], "tune: this verb needs it"),
         (["train", "a.yaml", "b.yaml"], "one job file at a time"),
         (["nosuch"], "invalid choice"),
+        (["export", "model", "--to", "onnx", "task=qa"], "data.eval: this verb needs it"),
+        (["export", "model", "--to", "onnx", "--int8", "no.yaml", "task=qa"], "no.yaml: no such job file"),
+        (["export", "model", "--to", "onnx", "--nosuch"], "unrecognized arguments: --nosuch"),
+        (["models", "list", "--json", "extra"], "unrecognized arguments: extra"),
+        (["serve", "serve.endpoints=[{model: m, task: qa, engine: onnx, gpus: 1}]"], "onnx runs on CPUs; remove gpus"),
     ],
 )
 def test_wrong_arguments_exit_2_and_start_nothing(words, complaint):
@@ -49,8 +55,8 @@ def test_schema_is_json_schema_and_the_manual_is_true():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_example_is_a_job(path):
-    assert load(path).output
+def test_every_example_is_a_job_or_a_cluster(path):
+    assert spec.load(path).name if path.parent.name == "clusters" else load(path).output
     assert yaml.safe_load(path.read_text())
 
 

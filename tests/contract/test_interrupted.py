@@ -46,14 +46,14 @@ class Run:
     def text(self) -> str:
         return self.said.read_text()
 
-    def wait_for(self, words: str, within_s: float = 120) -> None:
+    def wait_for(self, words: str, within_s: float = 300) -> None:
         deadline = time.monotonic() + within_s
         while words not in self.text():
             assert self.process.poll() is None, self.text()
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.05)
 
-    def wait_for_step(self, output: Path, step: int, within_s: float = 120) -> None:
+    def wait_for_step(self, output: Path, step: int, within_s: float = 300) -> None:
         deadline = time.monotonic() + within_s
         while len(losses(output)) < step:
             assert self.process.poll() is None, self.text()
@@ -64,7 +64,7 @@ class Run:
         for number in signals:
             self.process.send_signal(number)
             time.sleep(0.3)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     def kill(self) -> None:
         """What a power cut does: SIGKILL for the program and every process of Ray that it started."""
@@ -108,7 +108,7 @@ def test_two_workers_are_interrupted_and_the_run_goes_on(tmp_path: Path) -> None
         assert not (output / "result.json").exists()
         words = [str(output / "job.yaml")]
     with running(tmp_path / "again", "train", *words) as run:
-        assert run.process.wait(200) == 0, run.text()
+        assert run.process.wait(300) == 0, run.text()
     steps = [row[0] for row in losses(output)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 300
@@ -118,14 +118,12 @@ def test_two_workers_are_interrupted_and_the_run_goes_on(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "moment", "signals"),
     [
-        (["train", *LONG], "preparing", TWICE),
-        (["tune", *SEARCH], "tune out …", ONCE),
         (["tune", *SEARCH], "trials ", TWICE),
         (["demo"], "train writer …", TWICE),
         (["demo"], "train writer: preparing", ONCE),
         (["serve", "model.from=nowhere/model", "task=qa"], "serve …", TWICE),
     ],
-    ids=["train, early", "tune", "tune, twice", "demo, training", "demo, early", "serve"],
+    ids=["tune", "demo, training", "demo, early", "serve"],
 )
 def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[signal.Signals], tmp_path: Path) -> None:
     output = tmp_path / "out"
@@ -137,22 +135,45 @@ def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[si
         assert run.left_over() == ""
 
 
+DROPPED = """
+import signal, sys, time
+from llmray import cli
+
+class Last:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def work(args):
+    Last()
+    time.sleep(20)
+
+cli._schema = work
+sys.exit(cli.main(["schema"]))
+"""
+
+
+def test_an_interruption_that_falls_into_a_destructor_is_not_lost() -> None:
+    """Python drops what is raised there."""
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=15)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
-def test_kills_at_any_step_change_nothing_that_comes_out(tmp_path: Path) -> None:
-    """Two runs are killed, each at another step, and run again: losses and weights are those of one left alone."""
+def test_a_power_cut_changes_nothing_that_comes_out(tmp_path: Path) -> None:
+    """Killed with all its processes at some step and run again: losses and weights are those of a run left alone."""
     job = [*JOB, "train={steps: 60, batch_size: 8, log_every: 1, checkpoint_every: 5}"]
     job += ["scale={workers: 1, max_failures: 0}"]
     with running(tmp_path / "said", "train", *job, f"output={tmp_path / 'whole'}") as run:
-        assert run.process.wait(200) == 0, run.text()
-    weights = (tmp_path / "whole" / "model" / "model.safetensors").read_bytes()
-    assert len(losses(tmp_path / "whole")) == 60
-    for seed in range(2):
-        output, step = tmp_path / str(seed), random.Random(seed).randrange(1, 60)
-        with running(tmp_path / "killed", "train", *job, f"output={output}") as run:
-            run.wait_for_step(output, step)
-            run.kill()
-        assert not (output / "result.json").exists()
-        with running(tmp_path / "again", "train", *job, f"output={output}") as run:
-            assert run.process.wait(200) == 0, run.text()
-        assert losses(output) == losses(tmp_path / "whole")
-        assert (output / "model" / "model.safetensors").read_bytes() == weights
+        assert run.process.wait(300) == 0, run.text()
+    output, step = tmp_path / "cut", random.randrange(1, 60)
+    with running(tmp_path / "killed", "train", *job, f"output={output}") as run:
+        run.wait_for_step(output, step)
+        run.kill()
+    assert not (output / "result.json").exists()
+    with running(tmp_path / "again", "train", *job, f"output={output}") as run:
+        assert run.process.wait(300) == 0, run.text()
+    assert len(losses(output)) == 60
+    assert losses(output) == losses(tmp_path / "whole"), step
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (output, tmp_path / "whole")]
+    assert weights[0] == weights[1], step

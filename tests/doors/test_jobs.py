@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cluster import jobs
+from llmray import verbs
 from llmray.job.errors import ClusterError
 from llmray.job.load import load
 
@@ -57,9 +59,7 @@ def elsewhere(tmp_path_factory):
 
 
 def wait_for(address: str, head: subprocess.Popen, log: Path) -> None:
-    import time
-
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         assert head.poll() is None, log.read_text()
         try:
@@ -105,3 +105,40 @@ def test_unknown_jobs_and_addresses_are_named(elsewhere):
         jobs.stop(elsewhere, "nosuch")
     with pytest.raises(ClusterError, match="no Ray dashboard answers there"):
         jobs.list_jobs("http://127.0.0.1:9")
+
+
+def test_the_fit_check_runs_there_and_tells_what_it_found(elsewhere, tmp_path):
+    spec = {"name": "a", "provider": "kubernetes", "image": "x", "storage": f"{tmp_path}/storage"}
+    job = {"task": "causal_lm", "model": {"from": "new:llama-8b"}, "train": {"steps": 1}, "scale": {"workers": 2}}
+    result = verbs.cluster_check(spec, job, address=elsewhere)
+    assert result.nodes == 1
+    assert result.worker_gib is not None
+    assert result.worker_gib > 100
+    assert [f.fault.startswith("a worker takes about") for f in result.findings if "worker" in f.fault] == [True]
+    assert not any("storage" in f.fault for f in result.findings)
+
+
+@pytest.mark.slow
+def test_training_that_is_stopped_writes_a_checkpoint_first(elsewhere, tmp_path):
+    job = load(
+        {
+            "task": {"name": "causal_lm", "seq_len": 32}, "model": {"from": "new:gpt2-tiny"},
+            "data": {"train": "builtin:shapes?rows=2000", "tokenizer": {"vocab_size": 400, "sample_rows": 200}},
+            "train": {"steps": 100_000, "batch_size": 8, "log_every": 1}, "output": str(tmp_path),
+        }
+    )  # fmt: skip
+    identity, _ = jobs.submit("train", job, elsewhere, follow=False, on_line=lambda _: None)
+    until = time.monotonic() + 120
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    jobs.stop(elsewhere, identity)
+    assert list((tmp_path / "checkpoints").glob("*/manifest.json"))
+
+
+def test_only_code_and_the_job_travel(tmp_path):
+    folder = jobs.packed({"job.yaml": "task: qa\n"}, tmp_path)
+    kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert kinds == {".py", ".yaml"}
+    with pytest.raises(ClusterError, match=r"MiB to upload, of which big is the largest part"):
+        jobs.packed({"big": "x" * (jobs.MOST_BYTES + 1)}, tmp_path / "more")

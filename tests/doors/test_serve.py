@@ -3,9 +3,12 @@
 import io
 import json
 import re
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +21,17 @@ from huggingface_hub.errors import HfHubHTTPError, ValidationError
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from llmray.corpus.tokenizer import train
 from llmray.job.errors import ClusterError
 from llmray.job.results import ServeResult
-from llmray.job.schema import Endpoint, Job, Serve
-from llmray.model.load import build, processor, save
+from llmray.job.schema import Endpoint, Serve
+from llmray.model import registry
 from llmray.store.journal import Progress
-from llmray.tasks import make
+from llmray.verbs import export
 from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_port
 from ui.app import launch
 
-PRESETS = {
-    "qa": "bert-tiny",
-    "translation": "marian-tiny",
-    "captioning": "vit-gpt2-tiny",
-    "causal_lm": "gpt2-tiny",
-    "masked_lm": "bert-tiny",
-    "classification": "bert-tiny",
-    "chat": "llama-tiny",
-}
-OPTIONS = {"classification": {"labels": ["blue", "red"]}}
-TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
 CONTEXT = "A red circle is above a blue square."
 
 
@@ -48,24 +39,6 @@ def picture() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A folder with random weights for each task."""
-    root = tmp_path_factory.mktemp("models")
-    train(TEXTS, 400).save_pretrained(root / "tokenizer")
-    for name, preset in PRESETS.items():
-        job = Job.model_validate(
-            {
-                "task": {"name": name} | OPTIONS.get(name, {}),
-                "model": {"from": f"new:{preset}", "tokenizer": str(root / "tokenizer")},
-            }
-        )
-        assert job.model is not None
-        task = make(job.task, processor(job.model))
-        save(build(job.model, task), task, str(root / name))
-    return {name: str(root / name) for name in PRESETS}
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +138,7 @@ def test_health_documentation_and_headers(live: ServeResult, route: str) -> None
     assert health.json()["status"] == "ready"
     assert health.headers["x-llmray-model"]
     assert health.headers["x-llmray-version"]
+    assert re.fullmatch("[0-9a-f]{16}", health.headers["x-llmray-lineage"])
     assert f"{route}/openapi.json" in httpx.get(f"{live.url}{route}/docs").text
     assert httpx.get(f"{live.url}{route}/openapi.json").json()["servers"] == [{"url": route}]
 
@@ -196,6 +170,42 @@ def test_good_and_bad_requests_at_once_each_get_their_own(live: ServeResult) -> 
         assert list(many.map(ask, mixed)) == [status for _, _, status in mixed]
 
 
+def test_a_request_is_found_in_the_logs_by_its_id_and_its_text_is_not(live: ServeResult) -> None:
+    text, identity = "Ozymandias", f"ana-{time.time_ns()}"
+    for route, body in {
+        "/generate": {"inputs": text, "parameters": {"max_new_tokens": 2}},
+        "/translate": {"inputs": text, "parameters": {text: 1}},
+        "/v1/completions": {"model": "causal_lm", "prompt": text, "max_tokens": 2},
+    }.items():
+        found = httpx.post(live.url + route, json=body, headers={"x-request-id": identity})
+        assert (found.status_code, found.headers["x-request-id"]) == (422 if "translate" in route else 200, identity)
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    until(lambda: sum(identity in log.read_text(errors="replace") for log in folder.rglob("*.log")) >= 3)
+    assert not [log for log in folder.rglob("*") if log.is_file() and text in log.read_text(errors="replace")]
+
+
+def test_prometheus_is_told_of_requests_errors_passes_and_tokens(live: ServeResult) -> None:
+    httpx.post(f"{live.url}/generate", json={"inputs": "A red", "parameters": {"max_new_tokens": 2}})
+    httpx.post(f"{live.url}/generate", json={"inputs": ""})
+    url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    wanted = {
+        'ray_llmray_queue_seconds_bucket{.*application="causal_lm"',
+        'ray_llmray_pass_seconds_count{.*application="causal_lm"',
+        'ray_llmray_batch_size_bucket{.*application="causal_lm"',
+        'ray_llmray_tokens(_total)?{.*application="causal_lm"',
+        'ray_serve_num_http_requests(_total)?{.*route="/generate"',
+        'ray_serve_num_http_error_requests(_total)?{.*error_code="422".*route="/generate"',
+        'ray_serve_http_request_latency_ms_bucket{.*route="/generate"',
+    }
+    until(lambda: not [each for each in wanted if not re.search(each, httpx.get(url).text)], within_s=60)
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-request-timeout-seconds", "serve_multiplexed_model_id"])
+def test_headers_that_ray_serve_cannot_read_break_nothing(live: ServeResult, name: str) -> None:
+    headers = [(name.encode(), b"\xff0.000001")]
+    assert httpx.get(f"{live.url}/qa/openapi.json", headers=headers).status_code == 200
+
+
 @pytest.mark.browser
 @pytest.mark.filterwarnings("ignore::Warning:gradio")
 def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: Browser) -> None:
@@ -214,6 +224,8 @@ def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: B
             page.locator("#caption-draw" if tab == "Caption" else ".lr-examples:visible button").first.click()
             expect(page.locator(answer)).to_be_visible(timeout=20_000)
             expect(page.locator(".lr-by:visible")).to_contain_text(re.compile(r"Answered by .+ in [\d.]+ m?s"))
+        page.get_by_role("tab", name="Models").click()
+        expect(page.locator("#models-table tbody tr")).to_have_count(len(live.endpoints) - 1)  # /v1 holds none
     finally:
         page.close()
         close()
@@ -257,6 +269,47 @@ def test_status_tells_what_is_served(live: ServeResult, models: dict[str, str]) 
     assert {end.status for end in found.endpoints} == {"RUNNING"}
 
 
+def test_models_of_one_task_answer_under_their_names(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
+    other = shutil.copytree(models["translation"], tmp_path / "back" / "model")
+    ends = [
+        {"task": "translation", "model": model, "name": name, "cpus": 0.1, "max_queued": 64}
+        for name, model in (("en-de", models["translation"]), ("de-en", str(other)))
+    ]
+    found = deploy(Serve.model_validate({"port": free_port(), "endpoints": ends}), None, Progress.silent())
+    assert {end.route for end in found.endpoints} >= {"/translate", "/translate/de-en"}
+    until(lambda: httpx.get(f"{live.url}/translate/en-de/healthz").status_code == 200)
+
+    def model_at(route: str) -> str:
+        answer = httpx.post(f"{live.url}{route}", json={"inputs": "a red circle"})
+        assert set(answer.json()[0]) == {"translation_text"}
+        return answer.headers["x-llmray-model"]
+
+    first = Path(models["translation"]).name
+    assert [model_at(f"/translate{name}") for name in ("", "/en-de", "/de-en")] == [first, first, "back"]
+    assert httpx.get(f"{live.url}/translate/de-en/healthz").json()["model"] == "back"
+    assert httpx.get(f"{live.url}/translate/docs").status_code == 200
+    assert httpx.post(f"{live.url}/translate/fr-de", json={"inputs": "a"}).status_code == 404
+
+
+def test_an_exported_form_answers_once_the_job_is_served_again(
+    live: ServeResult, models: dict[str, str], tmp_path: Path
+) -> None:
+    model = shutil.copytree(models["qa"], tmp_path / "model")
+    asked = {"inputs": {"question": "What is red?", "context": CONTEXT}}
+    before = httpx.post(f"{live.url}/qa", json=asked)
+    assert before.headers["x-llmray-engine"] == "torch"
+    rows = {"eval": "builtin:shapes?rows=8&split=eval"}
+    made = export(str(model), "onnx", {"data": rows, "evaluate": {"tolerance_percent": 100}}, "evaluate.limit=4")
+    assert (made.rows, made.folder) == (4, f"{model}/onnx")
+    end = Endpoint.model_validate({"task": "qa", "model": str(model), "cpus": 0.1, "engine": "onnx"})
+    deploy(Serve(port=free_port(), endpoints=(end,)), None, Progress.silent())
+    until(lambda: httpx.get(f"{live.url}/qa/healthz").json()["engine"] == "onnx float32")
+    after = httpx.post(f"{live.url}/qa", json=asked)
+    assert after.headers["x-llmray-engine"] == "onnx float32"
+    assert {**after.json(), "score": 0} == {**before.json(), "score": 0}
+    assert after.json()["score"] == pytest.approx(before.json()["score"], abs=1e-5)
+
+
 def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
     path = str(tmp_path / "keys.json")
     made = keys.create(path, "ana")
@@ -287,6 +340,84 @@ def until(true: Callable[[], bool], within_s: float = 30) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_version_is_rolled_out_kept_and_rolled_back_under_load(
+    live: ServeResult, models: dict[str, str], tmp_path: Path
+) -> None:
+    """No request fails; a version that cannot answer is never asked; what is no different is left alone."""
+    root = str(tmp_path / "registry")
+    for version in (1, 2, 3):
+        registry.register(root, "reader", models["qa"], {})
+        registry.promote(root, "reader", version, "champion")
+    Path(root, "reader", "v3", "model.safetensors").write_bytes(b"cut short")
+    endpoint = Endpoint.model_validate({"task": "qa", "model": "registry:reader@champion", "cpus": 0.1})
+
+    def roll_out() -> set[str]:
+        """The replicas that run then."""
+        deploy(Serve(port=free_port(), endpoints=(endpoint,)), root, Progress.silent())
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        found = ray.get(controller.get_serve_instance_details.remote())["applications"]["qa"]["deployments"]["qa"]
+        return {replica["replica_id"] for replica in found["replicas"] if replica["state"] == "RUNNING"}
+
+    def version() -> str:
+        return httpx.get(f"{live.url}/qa/healthz").headers["x-llmray-version"]
+
+    with asking(f"{live.url}/qa") as statuses:
+        with pytest.raises(ClusterError, match="cut short"):
+            roll_out()
+        assert version() != "3"
+        registry.rollback(root, "reader", "champion")
+        second = roll_out()
+        until(lambda: version() == "2")
+        assert roll_out() & second
+        registry.rollback(root, "reader", "champion")
+        assert not roll_out() & second
+        until(lambda: version() == "1")
+    assert set(statuses) == {200}
+    assert len(statuses) > 20
+
+
+@contextmanager
+def asking(url: str) -> Iterator[list[int]]:
+    """Somebody asks all the while; what was answered so far."""
+    statuses: list[int] = []
+    body, over = {"inputs": {"question": "What is red?", "context": CONTEXT}}, threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.05):
+            statuses.append(httpx.post(url, json=body, timeout=60).status_code)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        asker.join()
+
+
+@pytest.mark.slow
+def test_the_last_copy_ends_when_nobody_asks_and_comes_back_for_who_does(
+    live: ServeResult, models: dict[str, str]
+) -> None:
+    sleepy = Endpoint.model_validate(
+        {"task": "translation", "model": models["translation"], "cpus": 0.1, "min_replicas": 0, "idle_s": 1}
+    )
+    deploy(Serve(port=free_port(), endpoints=(sleepy,)), None, Progress.silent())
+
+    def copies() -> int:
+        return next(end.replicas for end in status().endpoints if end.task == "translation")
+
+    def ask(number: int) -> int:
+        return httpx.post(f"{live.url}/translate", json={"inputs": f"circle {number}"}, timeout=120).status_code
+
+    for _ in range(2):
+        until(lambda: copies() == 0, within_s=120)
+        with ThreadPoolExecutor(8) as many:
+            assert set(many.map(ask, range(16))) == {200}
+        assert copies() >= 1
 
 
 def test_a_missing_model_is_named_and_the_others_stay(live: ServeResult, tmp_path: Path) -> None:

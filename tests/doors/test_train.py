@@ -4,6 +4,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +16,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from llmray.job.errors import DataError, InterruptedWorkError, JobError, StoreError
-from llmray.job.load import load
+from llmray.job.load import dump, load
 from llmray.job.schema import Job
 from llmray.store import journal
 from llmray.store.journal import Progress
 from llmray.stream.prepare import prepare
 from llmray.training.loop import DivergedError
-from llmray.training.plan import plan
+from llmray.training.plan import needs_ray, plan
 from llmray.training.run import train
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -119,6 +121,8 @@ def test_two_workers_stream_and_learn(unbroken: Path) -> None:
     assert {path.name for path in unbroken.iterdir()} >= {"job.yaml", "metrics.jsonl", "checkpoints", "model"}
     assert [path.name for path in sorted(unbroken.glob("checkpoints/*"))] == ["step-00000050", "step-00000060"]
     assert load(unbroken / "job.yaml") == job_of(unbroken)
+    descent = json.loads((unbroken / "model" / "lineage.json").read_text())
+    assert (descent["step"], descent["rows"], descent["job"]["train"]["steps"]) == (60, 60 * 16, 60)
 
 
 def test_the_same_command_again_does_nothing(unbroken: Path) -> None:
@@ -176,6 +180,18 @@ def store(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stored(store: Path, *overrides: str) -> tuple[str, ...]:
     """A job that learns from a store in a shuffled order and tells the loss of each step."""
     return (f"data.train={store}", "data.eval=[]", "data.shuffle_rows=1000", "train.log_every=1", *overrides)
+
+
+def test_what_lies_ready_needs_no_ray(store: Path, tmp_path: Path) -> None:
+    """From a store, in its own process, a run would not notice if Ray could not start."""
+    ready = job_of(tmp_path, *HERE, f"data.train={store}", "data.eval=[]", "train={steps: 2, batch_size: 8}")
+    assert not needs_ray(ready)
+    for more in ("scale.max_failures=1", "data.eval=builtin:shapes?rows=8", "train.loggers=[prometheus]"):
+        assert needs_ray(job_of(tmp_path, *HERE, f"data.train={store}", "data.eval=[]", more))
+    (tmp_path / "ready.yaml").write_text(dump(ready))
+    code = f"import llmray, ray; ray.init = None; print(llmray.train({str(tmp_path / 'ready.yaml')!r}).steps)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.stdout.strip().endswith("2"), told.stderr
 
 
 @pytest.mark.slow

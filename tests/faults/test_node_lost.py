@@ -72,7 +72,8 @@ try:
         train = f"train={{steps: {steps}, batch_size: 8, log_every: 1, checkpoint_every: 5, eval_every: 20}}"
         scale = ["scale.workers=2", "scale.min_workers=1"]
         held_out = "data.eval=builtin:shapes?rows=40&split=eval"
-        job = load(None, [*words, train, *scale, f"data.train={store}", "data.shuffle_rows=1000", held_out, f"output={output}"])
+        data = [f"data.train={store}", "data.shuffle_rows=1000", held_out]
+        job = load(None, [*words, train, *scale, *data, f"output={output}"])
         threading.Thread(target=kill, daemon=True).start()
         result = run.train(job, Progress(sys.stderr))
         epoch = Feed(portions, blocks, shuffle=False, stop=blocks)

@@ -24,7 +24,7 @@ def started(source: str, output: str) -> subprocess.Popen[str]:
 
 
 def ended(run: subprocess.Popen[str]) -> None:
-    _, said = run.communicate(timeout=200)
+    _, said = run.communicate(timeout=300)
     assert run.returncode == 0, said
 
 
@@ -49,7 +49,7 @@ def test_a_kill_costs_only_the_parts_that_were_at_work(object_store: Any, tmp_pa
 
     object_store.failures = 2
     run = started("s3://bucket/corpus", store := "s3://bucket/store")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (done := parts(store)):
         assert run.poll() is None, run.communicate()[1]
         assert time.monotonic() < deadline

@@ -9,7 +9,7 @@ import pytest
 from llmray.job.errors import ModelError, RequestError
 from llmray.model.generate import Stream
 from llmray.tasks.base import Answer, Request
-from serve.batcher import Batcher, Outcome
+from serve.batcher import Batcher, Outcome, Pass
 
 
 class Model:
@@ -50,6 +50,21 @@ def test_ten_requests_make_three_passes_of_at_most_four() -> None:
     found = asyncio.run(outcomes(model, [str(n) for n in range(10)]))
     assert found == [{"text": str(n)} for n in range(10)]
     assert model.passes == [4, 4, 2]
+
+
+def test_every_pass_is_told_with_how_long_its_requests_waited_and_what_was_written() -> None:
+    told: list[Pass] = []
+    model = Model()
+
+    async def run() -> None:
+        shared = Batcher(model.predict, model.stream, max_batch_size=2, wait_s=0.05, max_queued=9, told=told.append)
+        await shared.answer([ask("a"), ask("b"), ask("c")])
+        async for _ in shared.stream(ask("four words of text")):
+            pass
+
+    asyncio.run(run())
+    assert [(len(each.waited_s), each.tokens) for each in told] == [(2, 0), (1, 0), (1, 4)]
+    assert all(waited_s >= 0 for each in told for waited_s in (*each.waited_s, each.took_s))
 
 
 def test_a_full_pass_does_not_wait() -> None:

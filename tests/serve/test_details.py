@@ -42,5 +42,5 @@ def test_an_endpoint_counts_the_replicas_that_run() -> None:
 
 def test_waiting_too_long_says_what_is_free() -> None:
     assert "/qa, /caption did not get ready within 600 s; the cluster has 0.5 CPUs" in details.too_slow(
-        ["qa", "captioning"], 600, {"CPU": 0.5}
+        ["/qa", "/caption"], 600, {"CPU": 0.5}
     )

@@ -8,7 +8,7 @@ import pytest
 
 from llmray.job.errors import ClusterError, JobError
 from llmray.job.schema import Endpoint, Serve
-from serve import keys
+from serve import environment, keys
 from serve.environment import free_block, free_port, is_free, prepare_environment
 
 OUTPUT = "runs/none"
@@ -20,6 +20,17 @@ def taken() -> Iterator[int]:
         other.bind(("127.0.0.1", 0))
         other.listen()
         yield other.getsockname()[1]
+
+
+@pytest.mark.parametrize(("host", "machines"), [("0.0.0.0", 3), ("::", 2), ("127.0.0.1", 1), ("10.0.0.7", 1)])
+def test_an_address_that_every_machine_of_the_cluster_has(host: str, machines: int) -> None:
+    environment.judge_machines(host, machines)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.7"])
+def test_an_address_of_one_machine_is_refused_on_several(host: str) -> None:
+    with pytest.raises(JobError, match=f"{host} is an address of one machine, and the cluster has 2"):
+        environment.judge_machines(host, 2)
 
 
 def test_a_free_port_is_kept() -> None:
@@ -67,10 +78,18 @@ def test_keys_that_are_named_must_exist(tmp_path: Path) -> None:
         prepare_environment(Serve(keys=str(tmp_path / "mine.json")), OUTPUT)
 
 
-def test_two_endpoints_on_one_route_are_refused() -> None:
-    ends = (Endpoint(model="a", task={"name": "qa"}), Endpoint(model="b", task={"name": "qa"}))
-    with pytest.raises(JobError, match="a, b all answer /qa"):
+@pytest.mark.parametrize("names", [(None, None), ("one", None), ("one", "one")])
+def test_two_endpoints_on_one_route_are_refused(names: tuple[str | None, str | None]) -> None:
+    ends = tuple(Endpoint(model=m, task={"name": "qa"}, name=n) for m, n in zip("ab", names, strict=True))
+    with pytest.raises(JobError, match=r"a, b all answer /qa; keep one of them, or give each a name .* \(/qa/NAME\)"):
         prepare_environment(Serve(port=free_port(), endpoints=ends), OUTPUT)
+
+
+def test_endpoints_with_names_share_a_task() -> None:
+    ends = tuple(Endpoint(model="m", task={"name": "qa"}, name=name) for name in ("one", "two"))
+    assert prepare_environment(Serve(port=free_port(), endpoints=ends), OUTPUT).endpoints == ends
+    with pytest.raises(JobError, match="docs is a page of every route"):
+        prepare_environment(Serve(endpoints=(ends[0].model_copy(update={"name": "docs"}),)), OUTPUT)
 
 
 def test_a_model_that_is_only_pretrained_has_no_route() -> None:

@@ -1,5 +1,6 @@
 """HAProxy opens nothing but its one port, and fails in JSON."""
 
+import os
 import re
 import stat
 import subprocess
@@ -39,16 +40,26 @@ def edited(tmp_path: Path) -> str:
     """The configuration after the launcher has let the real HAProxy check it."""
     config = tmp_path / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=tmp_path))
-    launcher = haproxy.settings(tmp_path, 1, (2, 3))["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    checked = subprocess.run([launcher, "-c", "-f", str(config)], capture_output=True, text=True, check=False)
+    ours = haproxy.settings(tmp_path, 1, (2, 3), haproxy.bind("0.0.0.0", 18998))
+    command = [ours["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)]
+    checked = subprocess.run(command, env=os.environ | ours, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     return config.read_text()
 
 
 def test_statistics_metrics_and_admin_are_unix_sockets_of_this_user(edited: str, tmp_path: Path) -> None:
     binds = re.findall(r"bind (.*)", edited)
-    assert binds == [f"unix@{tmp_path}/prometheus.sock mode 600", "*:18999", f"unix@{tmp_path}/stats.sock mode 600"]
+    assert binds == [
+        f"unix@{tmp_path}/prometheus.sock mode 600",
+        "0.0.0.0:18998",
+        f"unix@{tmp_path}/stats.sock mode 600",
+    ]
     assert "mode 666" not in edited
+
+
+def test_headers_that_steer_ray_serve_are_not_let_in(edited: str) -> None:
+    dropped = re.findall(r"http-request del-header (\S+)", edited.partition("backend default_backend")[0])
+    assert {"x-request-timeout-seconds", "x-request-id", "x-session-id"} < set(dropped)
 
 
 def test_errors_are_json(edited: str, tmp_path: Path) -> None:
@@ -61,7 +72,13 @@ def test_errors_are_json(edited: str, tmp_path: Path) -> None:
 
 
 def test_the_installed_ray_still_writes_what_the_launcher_edits() -> None:
-    for written in ("frontend prometheus\n    bind :", "listen stats\n  bind *:", "mode 666 level admin", "status 404"):
+    for written in (
+        "frontend http_frontend\n    bind {{",
+        "frontend prometheus\n    bind :",
+        "listen stats\n  bind *:",
+        "mode 666 level admin",
+        "status 404",
+    ):
         assert written in HAPROXY_CONFIG_TEMPLATE
 
 

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from llmray.job.errors import StoreError
 from serve import front, keys, routes
 from serve.batcher import Batcher
-from serve.shapes import PREFIXES, ROUTES
+from serve.gate import Gate
+from serve.shapes import PREFIXES, ROUTES, Identity
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def path(tmp_path: Path) -> str:
 
 def application(name: str, ring: keys.Keys) -> FastAPI:
     if name == "openai":
-        return front.build({}, ring)
+        return front.build({}, Gate(ring))
     batcher = Batcher(lambda requests: [], lambda request: iter(()), max_batch_size=1, wait_s=0, max_queued=1)  # type: ignore[arg-type,return-value]
-    return routes.build(name, "tiny", "1", batcher, ring)
+    return routes.build(name, Identity("tiny", "1", "torch", "abc"), batcher, Gate(ring))
 
 
 def asked_for(app: FastAPI) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from llmray.model.generate import Stream
 from llmray.tasks.base import Request
 from serve import completions, front
 from serve.batcher import Batcher, Outcome
-from serve.shapes import Part
+from serve.shapes import Identity, Part
 
 SAID: list[Request] = []
 REST = {"finish_reason": "eos_token", "prompt_tokens": 5, "tokens": 3}
@@ -56,8 +56,8 @@ class Local:
         self.task, self.name = task, name
         self.batcher = Batcher(predict, stream, max_batch_size=4, wait_s=0, max_queued=8)
 
-    async def identity(self) -> dict[str, str]:
-        return {"name": self.name, "version": "3"}
+    async def identity(self) -> Identity:
+        return Identity(self.name, "3", "torch", "abc")
 
     def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
         return completions.respond(self.task, self.name, self.batcher, body)

@@ -13,6 +13,7 @@ from llmray.model.generate import Stream
 from llmray.tasks.base import Request
 from serve import limits, routes
 from serve.batcher import Batcher, Outcome
+from serve.shapes import Identity
 
 ONE_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
@@ -52,8 +53,16 @@ def pieces(request: Request) -> Stream:
 
 def client(task: str, root_path: str = "", max_queued: int = 256) -> TestClient:
     batcher = Batcher(predict, pieces, max_batch_size=4, wait_s=0.01, max_queued=max_queued)
-    app = routes.build(task, "tiny", "3", batcher)
+    app = routes.build(task, Identity("tiny", "3", "torch", "abc"), batcher)
     return TestClient(app, root_path=root_path, raise_server_exceptions=False, base_url=f"http://test{root_path}")
+
+
+def test_a_model_tells_what_is_known_of_it() -> None:
+    batcher = Batcher(predict, pieces, max_batch_size=1, wait_s=0, max_queued=1)
+    app = routes.build("qa", Identity("tiny", "3", "torch", "abc"), batcher, about={"metrics": {"f1": 50.0}})
+    found = TestClient(app).get("/info").json()
+    known = {"model": "tiny", "version": "3", "engine": "torch", "lineage": "abc"}
+    assert found == {"task": "qa", **known, "metrics": {"f1": 50.0}}
 
 
 @pytest.mark.parametrize("path", ["/qa", "/qa/"])
@@ -61,7 +70,7 @@ def test_a_question_is_answered_with_and_without_the_closing_slash(path: str) ->
     with TestClient(client("qa").app, root_path="/qa") as http:
         found = http.post(path, json={"inputs": {"question": "What?", "context": "A red circle"}})
     assert found.json() == {"answer": "red", "score": 0.9, "start": 2, "end": 5}
-    assert found.headers["x-llmray-model"] == "tiny"
+    assert (found.headers["x-llmray-model"], found.headers["x-llmray-lineage"]) == ("tiny", "abc")
     assert found.headers["x-llmray-version"] == "3"
 
 
@@ -145,7 +154,7 @@ def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:
         return predict(requests)
 
     batcher = Batcher(slow, pieces, max_batch_size=1, wait_s=0, max_queued=1)
-    with TestClient(routes.build("translation", "tiny", "3", batcher)) as http:
+    with TestClient(routes.build("translation", Identity("tiny", "3", "torch", "abc"), batcher)) as http:
         threads = [threading.Thread(target=http.post, args=("/",), kwargs={"json": {"inputs": "a"}}) for _ in range(2)]
         threads[0].start()
         assert busy.wait(10)

@@ -22,6 +22,7 @@ class Endpoints:
         self.behave()
         app = FastAPI()
         app.add_api_route("/{route}/healthz", self._health, methods=["GET"])
+        app.add_api_route("/{route}/info", self._info, methods=["GET"])
         app.add_api_route("/{route}", self._answer, methods=["POST"])
         self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
@@ -56,6 +57,12 @@ class Endpoints:
             return Response(f"Path '/{route}' not found.", 404, media_type="text/plain")
         body = {"status": "ready", "task": route, "model": f"shapes-{route}", "version": "3"}
         return JSONResponse(body, headers=self._names(route))
+
+    def _info(self, route: str) -> Response:
+        if self.trouble.get(f"/{route}") == "absent" or route not in ("qa", "translate", "caption", "generate"):
+            return Response(f"Path '/{route}' not found.", 404, media_type="text/plain")
+        told = {"task": route, "model": f"shapes-{route}", "version": "3", "metrics": {"exact_match": 95.25}}
+        return JSONResponse(told | {"created": "2026-01-02T03:04:05+00:00"}, headers=self._names(route))
 
     def _names(self, route: str) -> dict[str, str]:
         return {"x-llmray-model": f"shapes-{route}", "x-llmray-version": "3"}

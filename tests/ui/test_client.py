@@ -13,7 +13,7 @@ CONTEXT = "There is a large red circle above a small yellow square."
 
 @pytest.fixture
 def client(endpoints):
-    asked = Client(endpoints.url + "/", timeout_s=1.0)
+    asked = Client(endpoints.url + "/")
     yield asked
     asked.close()
 
@@ -118,7 +118,6 @@ def test_model_of_a_route(client, endpoints):
         ("500", "broken", "translate says 500.", "log"),
         ("418", "broken", "not one of an llmray endpoint", "--url"),
         ("garbage", "broken", "not one of an llmray endpoint", "--url"),
-        ("slow", "late", "No answer from {url}/translate within 1 seconds.", "in a moment"),
     ],
 )
 def test_each_failure_says_what_is_wrong_and_what_to_do(client, endpoints, status, kind, what, way_out):
@@ -128,6 +127,13 @@ def test_each_failure_says_what_is_wrong_and_what_to_do(client, endpoints, statu
     assert what.format(url=endpoints.url) in error.what
     assert way_out in error.way_out
     assert str(pickle.loads(pickle.dumps(error))) == f"{error.what} {error.way_out}"
+
+
+def test_an_endpoint_that_takes_too_long_is_late(endpoints):
+    endpoints.trouble["/translate"] = "slow"
+    error = trouble_of(lambda: Client(endpoints.url, timeout_s=1.0).translate("a text"))
+    assert (error.kind, error.what) == ("late", f"No answer from {endpoints.url}/translate within 1 seconds.")
+    assert "in a moment" in error.way_out
 
 
 def test_a_wrong_key_is_told_from_a_missing_one(client, endpoints):

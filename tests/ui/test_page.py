@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::Warning:g
 
 @pytest.fixture(scope="module")
 def url(stand_in):
-    url, close = launch(stand_in.url, timeout_s=1.0)
+    url, close = launch(stand_in.url)
     yield url
     close()
 
@@ -83,6 +83,54 @@ def test_each_tab_answers(visit, endpoints, tmp_path):
     assert endpoints.sent[-1]["parameters"]["max_new_tokens"] == 64
 
 
+def test_what_was_asked_is_shown_as_a_command_and_as_a_program(visit, endpoints):
+    page = visit()
+    go(page, "API")
+    expect(page.locator("#api-hint")).to_contain_text("appears here")
+    go(page, "Translate")
+    page.locator(".lr-examples:visible button").first.click()
+    expect(page.locator("#translate-answer .lr-said")).to_be_visible()
+    asked = page.get_by_label("English").input_value()
+    go(page, "API")
+    expect(page.locator("#api-curl")).to_contain_text(f"curl {endpoints.url}/translate")
+    expect(page.locator("#api-python")).to_contain_text(f"client.translation({asked!r})")
+
+
+def test_models_are_listed_with_their_scores(visit, endpoints):
+    endpoints.trouble = {"/caption": "absent"}
+    page = visit()
+    go(page, "Models")
+    expect(page.locator("#models-table tbody tr")).to_have_count(3)
+    expect(page.locator("#models-table")).to_contain_text("shapes-qa v3")
+    expect(page.locator("#models-table")).to_contain_text("exact_match 95.25")
+
+
+def test_everything_is_reached_by_keyboard(visit, endpoints):
+    """From the first tab to an answer with the keys alone; what has the focus is seen to have it."""
+    page = visit(viewport={"width": 1280, "height": 860})
+    page.get_by_role("tab", name="Ask").focus()
+    page.keyboard.press("Tab")
+    for label, text in (("Question", "What is red?"), ("Text that holds the answer", CONTEXT)):
+        until_focused(page, page.get_by_label(label))
+        page.keyboard.type(text)
+    until_focused(page, page.locator("#ask-button"))
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+    page.keyboard.press("Enter")
+    expect(page.locator("#ask-answer mark")).to_have_text("red")
+    page.get_by_role("tab", name="Ask").focus()
+    until_focused(page, page.get_by_role("tab", name="Translate"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("tab", name="Translate")).to_have_attribute("aria-selected", "true")
+
+
+def until_focused(page: Page, wanted) -> None:
+    for _ in range(20):
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{wanted} is not reached by Tab")
+
+
 def test_writing_stops_when_told(visit, endpoints):
     endpoints.tokens = [" word"] * 10_000
     page = visit()
@@ -109,9 +157,6 @@ def test_trouble_is_told_beside_the_button_and_other_tabs_work_on(visit, endpoin
     expect(page.locator("#ask-note")).to_contain_text("Write a question")
     page.locator(".lr-examples:visible button").first.click()
     expect(page.locator("#ask-note")).to_contain_text("qa says 503. Try again in 7 s.")
-    endpoints.trouble["/qa"] = "slow"
-    page.locator("#ask-button").click()
-    expect(page.locator("#ask-note")).to_contain_text("No answer from")
     del endpoints.trouble["/qa"]
     page.locator("#ask-button").click()
     expect(page.locator("#ask-answer mark")).to_be_visible()
@@ -159,6 +204,19 @@ def test_a_page_before_its_endpoints_says_how_to_start_them(browser, free_port):
         expect(page.locator("#ask-answer")).to_contain_text("appears here")
         expect(page.locator("#ask-note")).to_contain_text("llmray demo")
         expect(page.locator(".toast-wrap .error")).to_have_count(0)
+    finally:
+        page.close()
+        close()
+
+
+def test_an_endpoint_that_takes_too_long_is_called_late(browser, endpoints):
+    endpoints.trouble = {"/qa": "slow"}
+    url, close = launch(endpoints.url, timeout_s=1.0)
+    page = browser.new_page()
+    try:
+        page.goto(url)
+        page.locator(".lr-examples:visible button").first.click()
+        expect(page.locator("#ask-note")).to_contain_text("No answer from")
     finally:
         page.close()
         close()

@@ -3,14 +3,16 @@
 import pytest
 
 from ui import trouble, view
-from ui.client import Model, Reply, Span
+from ui.calls import Call
+from ui.client import About, Model, Reply, Span
 
 EVIL = '<script>alert("1")</script>'
 MODEL = Model("shapes-qa", "3")
+CALL = Call("/qa", b"")
 
 
 def spans(*found: Span) -> Reply[list[Span]]:
-    return Reply(list(found), MODEL, 0.0124)
+    return Reply(list(found), MODEL, 0.0124, CALL)
 
 
 def test_the_answer_is_marked_at_its_place_and_not_at_its_first_word():
@@ -49,7 +51,7 @@ def test_confidence_stays_within_bounds(score, shown):
 
 
 def test_whatever_was_written_stays_text():
-    evil = Reply(EVIL, Model(EVIL, EVIL), 2.5)
+    evil = Reply(EVIL, Model(EVIL, EVIL), 2.5, CALL)
     pieces = [
         view.said(evil),
         view.captioned(evil, EVIL, right=False),
@@ -84,7 +86,24 @@ def test_commands_in_a_note_are_set_apart():
 
 
 def test_a_stopped_panel_neither_blinks_nor_waits():
-    running = view.written("A", Reply(" word", MODEL, 1.0), running=True)
+    running = view.written("A", Reply(" word", MODEL, 1.0, CALL), running=True)
     assert "lr-caret" in running
     assert "lr-caret" not in view.settled(running, "nothing yet")
     assert view.settled(view.working(), "nothing yet") == view.empty("nothing yet")
+
+
+def test_models_are_listed_with_what_they_scored():
+    about = About(
+        task="qa",
+        model=EVIL,
+        version="3",
+        engine="onnx int8",
+        metrics={"exact_match": 95.25},
+        created="2026-01-02T03:04:05",
+    )
+    html = view.models({"/qa": about, "/chat": trouble.unreachable("http://h")})
+    assert "<td>onnx int8</td>" in html
+    assert "exact_match 95.25" in html
+    assert "2026-01-02<" in html
+    assert "Nothing answers at http://h." in html
+    assert "<script>" not in html

@@ -1,0 +1,124 @@
+"""A cluster file → manifests for Kubernetes with the KubeRay operator (1.6 or newer).  It does not talk to Kubernetes.
+
+Every container runs without root and without privileges, every request needs the token that the operator makes, and
+only pods of the cluster and the operator reach it.
+"""
+
+from typing import Any
+
+from cluster.spec import Cluster, Nodes, Workers
+
+RAY_VERSION = "2.60.0"
+USER = 1000
+"""The Dockerfile's user."""
+OPERATOR = {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}
+ENDS_AFTER_S = 600
+
+
+def cluster(spec: Cluster) -> list[dict[str, Any]]:
+    """A cluster that stays until it is removed; workers come and go."""
+    return [_fence(spec), _object(spec, "RayCluster", _ray(spec))]
+
+
+def job(spec: Cluster, verb: str, job_yaml: str) -> list[dict[str, Any]]:
+    """One verb on a cluster that comes for it and is removed after it."""
+    name = f"{spec.name}-{verb}"
+    files = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(spec, name), "data": {"job.yaml": job_yaml}}
+    ray = _ray(spec)
+    pod = ray["headGroupSpec"]["template"]["spec"]
+    pod["volumes"].append({"name": "job", "configMap": {"name": name}})
+    pod["containers"][0]["volumeMounts"].append({"name": "job", "mountPath": "/job", "readOnly": True})
+    body = {
+        "entrypoint": f"python -m llmray {verb} /job/job.yaml scale.address=auto --json",
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": ENDS_AFTER_S,
+        "backoffLimit": 2,
+        "submissionMode": "HTTPMode",
+        "rayClusterSpec": ray,
+    }
+    return [_fence(spec), files, _object(spec, "RayJob", body, name)]
+
+
+def _ray(spec: Cluster) -> dict[str, Any]:
+    return {
+        "rayVersion": RAY_VERSION,
+        "authOptions": {"mode": "token"},
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "version": "v2",
+            "idleTimeoutSeconds": 60 * spec.idle_minutes,
+            "securityContext": _unprivileged(),
+        },
+        "headGroupSpec": {
+            # KubeRay reaches the dashboard through the pod's address; `_fence` and the token close it to others.
+            "rayStartParams": {"dashboard-host": "0.0.0.0"},
+            "serviceType": "ClusterIP",
+            "template": _pod(spec, spec.head, "ray-head"),
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": "workers",
+                "replicas": spec.workers.min,
+                "minReplicas": spec.workers.min,
+                "maxReplicas": spec.workers.max,
+                "rayStartParams": {},
+                "template": _pod(spec, spec.workers, "ray-worker"),
+            }
+        ],
+    }
+
+
+def _pod(spec: Cluster, nodes: Nodes, name: str) -> dict[str, Any]:
+    gpus = {"nvidia.com/gpu": str(nodes.gpus)} if nodes.gpus else {}
+    size = {"cpu": str(nodes.cpus), "memory": f"{nodes.memory_gb}Gi", **gpus}
+    spot = isinstance(nodes, Workers) and nodes.spot
+    container = {
+        "name": name,
+        "image": spec.image,
+        "resources": {"requests": {**size, "ephemeral-storage": f"{nodes.disk_gb}Gi"}, "limits": size},
+        "securityContext": _unprivileged(),
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "ray", "mountPath": "/tmp/ray"}],
+    }
+    # Ray keeps its objects in shared memory, of which a container has 64 MiB unless told.
+    shm = {"medium": "Memory", "sizeLimit": f"{max(1, nodes.memory_gb * 3 // 10)}Gi"}
+    return {
+        "spec": {
+            "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "fsGroup": USER},
+            "containers": [container],
+            "volumes": [{"name": "shm", "emptyDir": shm}, {"name": "ray", "emptyDir": {}}],
+            **({"nodeSelector": nodes.labels} if nodes.labels else {}),
+            **({"terminationGracePeriodSeconds": 30} if spot else {}),
+        }
+    }
+
+
+def _unprivileged() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "runAsNonRoot": True,
+    }
+
+
+def _fence(spec: Cluster) -> dict[str, Any]:
+    """Only the cluster's own pods and the operator may open connections to its pods."""
+    ours = {"matchLabels": {"llmray": spec.name}}
+    allowed = [{"podSelector": ours}, {"podSelector": OPERATOR, "namespaceSelector": {}}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(spec),
+        "spec": {"podSelector": ours, "policyTypes": ["Ingress"], "ingress": [{"from": allowed}]},
+    }
+
+
+def _object(spec: Cluster, kind: str, body: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+    ray = body.get("rayClusterSpec", body)
+    for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
+        group["template"]["metadata"] = {"labels": {"llmray": spec.name}}
+    return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": _metadata(spec, name), "spec": body}
+
+
+def _metadata(spec: Cluster, name: str | None = None) -> dict[str, Any]:
+    return {"name": name or spec.name, "namespace": spec.where.namespace, "labels": {"llmray": spec.name}}

@@ -1,0 +1,75 @@
+"""A cluster file → what Ray's cluster launcher reads, for each provider that it knows.
+
+It does not know what a cluster owns beside its machines, and starts nothing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.providers import aws, azure, gcp
+from cluster.spec import Cluster
+
+HEAD, WORKER = "head", "worker"
+CODE, VENV, INSTALLED = "$HOME/llmray", "$HOME/llmray-venv", "$HOME/.llmray-installed"
+EXTRAS = {"aws": "s3", "gcp": "gcs", "azure": "azure"}
+NEEDED_BY_THE_HEAD = {
+    "aws": ("boto3",),
+    "gcp": ("google-api-python-client", "google-auth"),
+    "azure": ("azure-cli-core", "azure-identity", "azure-mgmt-compute", "azure-mgmt-network", "azure-mgmt-resource"),
+}
+VARIABLES = f"export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token"
+START = f"{VARIABLES}; ulimit -n 65536; ray start --disable-usage-stats"
+
+
+def config(spec: Cluster, folder: Path, owned: Mapping[str, str]) -> dict[str, Any]:
+    """What `ray up` reads.  `folder` holds key, token and code; `owned` names what the cluster has in the cloud.
+
+    Every node asks for the token, and the dashboard listens on the head's loopback alone.
+    """
+    key = str((spec.access.key or folder / "key").expanduser())
+    public = {"ssh_public_key": f"{key}.pub"} if spec.provider == "azure" else {}
+    return {
+        "cluster_name": spec.name,
+        "max_workers": spec.workers.max,
+        "idle_timeout_minutes": spec.idle_minutes,
+        "auth": {"ssh_user": spec.access.user, "ssh_private_key": key, **public},
+        "file_mounts": {"~/.ray/auth_token": str(folder / "token"), "~/llmray": str(folder / "code")},
+        "setup_commands": [_install(spec), f"grep -qs '{VARIABLES}' ~/.profile || echo '{VARIABLES}' >> ~/.profile"],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [
+            f"{VENV}/bin/ray stop",
+            f"{START} --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
+        ],
+        "worker_start_ray_commands": [f"{VENV}/bin/ray stop", f"{START} --address=$RAY_HEAD_IP:6379"],
+        **_provided(spec, owned),
+    }
+
+
+def _install(spec: Cluster) -> str:
+    """Once for each set of pins: a machine image that has them already starts in seconds."""
+    extra = f"[{EXTRAS[spec.provider]}]" if spec.provider in EXTRAS else ""
+    more = " ".join(NEEDED_BY_THE_HEAD.get(spec.provider, ()))
+    pip = f"{VENV}/bin/pip install --quiet --constraint {CODE}/constraints.txt"
+    return (
+        f'cmp -s {CODE}/constraints.txt {INSTALLED} || {{ python3 -m venv {VENV} && {pip} "{CODE}{extra}" {more} &&'
+        f" cp {CODE}/constraints.txt {INSTALLED}; }}"
+    )
+
+
+def _provided(spec: Cluster, owned: Mapping[str, str]) -> dict[str, Any]:
+    if spec.hosts:
+        addresses = {"head_ip": spec.hosts.head, "worker_ips": list(spec.hosts.workers)}
+        count = len(spec.hosts.workers)
+        return {"provider": {"type": "local", **addresses}, "min_workers": count, "max_workers": count}
+    cloud = {"aws": aws, "gcp": gcp, "azure": azure}[spec.provider]
+    workers = {"min_workers": spec.workers.min, "max_workers": spec.workers.max}
+    return {
+        "provider": cloud.provider(spec),
+        "head_node_type": HEAD,
+        "available_node_types": {
+            HEAD: {**cloud.node(spec, spec.head, owned), "min_workers": 0, "max_workers": 0},
+            WORKER: {**cloud.node(spec, spec.workers, owned), **workers},
+        },
+    }

@@ -1,0 +1,60 @@
+"""The command line of clusters: a wrong file starts nothing, what tools read is written, kubectl's words arrive."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import provision
+from cluster.spec import load
+from llmray import cli
+from llmray.job.errors import ClusterError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "clusters"
+
+
+def test_a_wrong_file_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: a\nprovider: aws\nregon: x\n")
+    assert cli.main(["cluster", "up", str(path)]) == 2
+    assert f"{path}:3: regon: unknown key" in capsys.readouterr().err
+
+
+def test_a_rayjob_and_a_task_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("task: causal_lm\ntrain: {steps: 3}\n")
+    words = ["cluster", "files", str(CONFIGS / "kubernetes.yaml"), "train", str(job), "--output", str(tmp_path / "o")]
+    assert cli.main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    manifest, task = (Path(path) for path in told["files"])
+    assert [one["kind"] for one in yaml.safe_load_all(manifest.read_text())] == ["NetworkPolicy", "ConfigMap", "RayJob"]
+    assert f"llmray train {job} " in yaml.safe_load(task.read_text())["run"]
+    assert told["commands"][0] == f"kubectl apply --filename {manifest}"
+
+
+def test_given_hosts_have_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("task: causal_lm\n")
+    assert cli.main(["cluster", "files", str(CONFIGS / "hosts.yaml"), "train", str(job)]) == 2
+    assert "hosts are there already; `llmray cluster up` starts Ray on them" in capsys.readouterr().err
+
+
+def test_a_cluster_that_was_never_up_is_nothing(tmp_path: Path) -> None:
+    found = provision.status(load(CONFIGS / "hosts.yaml"), tmp_path)
+    assert (found.nodes, found.address, found.tunnel) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_kubectl_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ClusterError, match="need `kubectl` on this machine"):
+        provision.status(load(CONFIGS / "kubernetes.yaml"))
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here")
+def test_kubernetes_out_of_reach_is_told_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(ClusterError, match=r"kubectl get: .*refused"):
+        provision.status(load(CONFIGS / "kubernetes.yaml"))
