@@ -104,9 +104,7 @@ class Attempt:
         self.token_flops = flops.per_token(self.model, work.job.task)
         self.start_step = self._resume(checkpoints) if checkpoints else 0
 
-    def rows(
-        self, should_stop: Callable[[], bool] = never, forewarned: Callable[[], bool] = never
-    ) -> Iterator[Row]:
+    def rows(self, should_stop: Callable[[], bool] = never, forewarned: Callable[[], bool] = never) -> Iterator[Row]:
         """Train to the end or until asked to stop, yielding log and validation rows; once `forewarned` that a worker
         will be lost, save at the next step."""
         seat, train, outer = self.seat, self.train, self.outer

@@ -53,7 +53,7 @@ def fit(
     """Take the steps from `start_step` to `total_steps`, yielding a row at each log and each validation.
 
     `learner` gives a batch's summed loss and number of targets (see `Learner`).  Each worker calls this with its own
-    batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step, and when one
+    batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step; when one
     `should_save`, all save.  Workers that step `alone` add up nothing but their log rows; to ask them all at once is up
     to `should_stop`.  `unlogged` holds the sums of steps since the last row, to begin with and from then on, `scaler`
     what `loss_scale` gives.
