@@ -30,6 +30,7 @@ from llmray.training.checkpoint import WARN, Saver, best_good, load_state, load_
 from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patience, with_patience
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
+from llmray.training.stopping import never
 from llmray.training.thrift import compiled, recomputing
 
 LINEAGE = "lineage.json"
@@ -96,16 +97,21 @@ class Attempt:
         keep, best = train.keep_checkpoints, train.keep_best
         self.saver = Saver(checkpoints, keep, keep_best=best, warn=warn) if checkpoints else None
         self.metrics: Row = {}
-        self.unlogged = torch.zeros(4, dtype=torch.float64, device=seat.device)
+        self.unlogged = torch.zeros(3, dtype=torch.float64, device=seat.device)
         self.validated_step = 0
+        self.prepared = False
+        """Whether it has saved since it was forewarned."""
         self.token_flops = flops.per_token(self.model, work.job.task)
         self.start_step = self._resume(checkpoints) if checkpoints else 0
 
-    def rows(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Row]:
-        """Train to the end or until asked to stop, yielding log and validation rows."""
+    def rows(self, should_stop: Callable[[], bool] = never, forewarned: Callable[[], bool] = never) -> Iterator[Row]:
+        """Train to the end or until asked to stop, yielding log and validation rows; once `forewarned` that a worker
+        will be lost, save at the next step."""
         seat, train, outer = self.seat, self.train, self.outer
-        if outer:
+        if outer:  # between two meetings there is no model of all workers
             outer.wish, should_stop = should_stop, lambda: outer.stopping
+            forewarned = never
+        self.forewarned = forewarned
         share = train.batch_size // (seat.world * train.accumulate)
         held_out = HeldOut(self.shards["eval"], self.work.task, share) if "eval" in self.shards else None
         for row in fit(
@@ -122,6 +128,7 @@ class Attempt:
             unlogged=self.unlogged,
             evaluate=(lambda: self._validate(held_out)) if held_out else None,
             on_checkpoint=self._checkpoint if self.saver else None,
+            should_save=lambda: not self.prepared and forewarned(),
             should_stop=should_stop,
         ):
             if "eval_loss" in row:
@@ -245,6 +252,9 @@ class Attempt:
             raise StoreError(f"{found}: was saved by another job:\n{differing}\nSet these back, or remove it")
 
     def _checkpoint(self, step: int) -> None:
+        if self.forewarned() and not self.prepared:
+            self.warn(f"a machine is about to be taken away; saving step {step}")
+            self.prepared = True
         if self.outer:
             self.outer.meet()
         states = gathered(random_state(self.seat.device), self.seat)

@@ -20,6 +20,7 @@ from llmray.job.training import Train
 from llmray.tasks.base import Tensors
 from llmray.training.optim import schedule
 from llmray.training.parallel import in_step, quiet
+from llmray.training.stopping import never
 
 Row: TypeAlias = dict[str, float]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,14 +47,16 @@ def fit(
     unlogged: torch.Tensor | None = None,
     evaluate: Callable[[], Row] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = never,
 ) -> Iterator[Row]:
     """Take the steps from `start_step` to `total_steps`, yielding a row at each log and each validation.
 
     `learner` gives a batch's summed loss and number of targets (see `Learner`).  Each worker calls this with its own
-    batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step.  Workers
-    that step `alone` add up nothing but their log rows; to ask them all at once is up to `should_stop`.  `unlogged`
-    holds the sums of steps since the last row, to begin with and from then on, `scaler` what `loss_scale` gives.
+    batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step; when one
+    `should_save`, all save.  Workers that step `alone` add up nothing but their log rows; to ask them all at once is up
+    to `should_stop`.  `unlogged` holds the sums of steps since the last row, to begin with and from then on, `scaler`
+    what `loss_scale` gives.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
     weights = [p for p in learner.parameters() if p.requires_grad]
@@ -64,8 +67,8 @@ def fit(
     for step in range(start_step, total_steps):
         for group in optimizer.param_groups:
             group["lr"] = train.learning_rate * factor(step)
-        sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, targets, tokens, asked to stop
-        sums[3] = float(should_stop())
+        sums = torch.zeros(5, dtype=torch.float64, device=device)  # loss, targets, tokens, asked to stop, to save
+        sums[3], sums[4] = float(should_stop()), float(should_save())
         for part in range(train.accumulate):
             batch = meter.next_of(batches)
             sums[2] += tokens(batch)
@@ -83,11 +86,12 @@ def fit(
         scaler.step(optimizer)  # not where a number was beyond fp16; the next scale is lower
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        meter.add(sums)
+        meter.add(sums[:3])
 
         done = step + 1
         end, logs = done == total_steps, done % train.log_every == 0
-        stop = (logs or device.type == "cpu") and bool(sums[3] > 0)  # looking makes a GPU wait
+        looks = logs or device.type == "cpu"  # it makes a GPU wait
+        stop, save = (sums[3:] > 0).tolist() if looks else (False, False)
         if scaler.is_enabled():  # a gradient beyond fp16 is no divergence, a loss that is no number is
             grad_norm = torch.where(torch.isfinite(sums[0]), grad_norm.nan_to_num(posinf=0.0, nan=0.0), sums[0])
         if end or logs or stop:
@@ -97,7 +101,8 @@ def fit(
             yield row
             learner.train()
             stop = stop or out_of_patience(row, train)
-        if on_checkpoint and (end or stop or (train.checkpoint_every and done % train.checkpoint_every == 0)):
+        save = save or end or stop or bool(train.checkpoint_every and done % train.checkpoint_every == 0)
+        if on_checkpoint and save:
             require_finite(grad_norm, done)
             on_checkpoint(done)
         if stop:
@@ -181,7 +186,7 @@ class Meter:
 
     def __init__(self, device: torch.device, world: int, alone: bool, sums: torch.Tensor | None = None) -> None:
         self.device, self.world, self.alone, self.waited = device, world, alone, 0.0
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device) if sums is None else sums
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device) if sums is None else sums
         self.began = self.since = time.monotonic()
 
     def next_of(self, batches: Iterator[Tensors]) -> Tensors:
@@ -197,7 +202,7 @@ class Meter:
         require_finite(grad_norm, step)
         if self.alone and self.world > 1:
             dist.all_reduce(self.sums)
-        loss, targets, read, _ = self.sums.tolist()
+        loss, targets, read = self.sums.tolist()
         now = time.monotonic()
         spent, self.since = now - self.since, now
         self.sums.zero_()

@@ -1,4 +1,4 @@
-"""Ray Train around the loop: workers that start, report, die and start again; the driver that watches them.
+"""Ray Train around the loop: workers that start, die and start again, and the driver that watches them.
 
 It does not know how a step is taken.  The same command on an unfinished run resumes it, on a finished one returns
 its result.
@@ -9,14 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray
 import ray.train
-import torch
 from ray.data import ExecutionOptions, ExecutionResources
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 
 from llmray.job.errors import InterruptedWorkError, LlmrayError
 from llmray.job.results import TrainResult
@@ -28,12 +27,11 @@ from llmray.stream.errors import cause_of, chain
 from llmray.training import failure
 from llmray.training.attempt import Attempt, Seat, Work, identity, within_memory
 from llmray.training.plan import plan
-from llmray.training.stopping import flag, interrupts
+from llmray.training.stopping import interrupts
 from llmray.training.telling import Watch
 from llmray.training.watch import EndOnOurErrors, Journal
+from llmray.training.worker import Outcome, checkpoints, finish, learn
 
-Outcome: TypeAlias = tuple[dict[str, float], int | None]
-"""The last value of each metric, and the step whose weights the model has (None: there is none yet)."""
 POLL_S = 0.25
 
 TRAIN_SETTINGS = {
@@ -87,22 +85,12 @@ def _here(work: Work, datasets: Mapping[str, Any], watch: Watch) -> Outcome:
         ds.context.execution_options.resource_limits = ExecutionResources(cpu=max(1, (os.cpu_count() or 1) // 2))
     shards = {name: _ordered(ds).iterator() for name, ds in datasets.items()}
     with within_memory(Seat(), work.job.train):
-        attempt = Attempt(work, Seat(), shards, _checkpoints(work), watch.warn)
+        attempt = Attempt(work, Seat(), shards, checkpoints(work), watch.warn)
         watch.take([{"began_at": attempt.start_step}])
         with interrupts() as asked:
             for row in attempt.rows(asked.is_set):
                 watch.take([row])
-    return _finish(work, attempt)
-
-
-def _finish(work: Work, attempt: Attempt) -> Outcome:
-    done = attempt.over and attempt.seat.rank == 0
-    step = attempt.save_model(place.join(work.job.output, "model")) if done else None
-    return attempt.metrics, step
-
-
-def _checkpoints(work: Work) -> str:
-    return place.join(work.job.output, folder.CHECKPOINTS)
+    return finish(work, attempt)
 
 
 def _ordered(ds: Any) -> Any:
@@ -126,7 +114,7 @@ def on_workers(
     told = Journal.options(label_selector=here()).remote()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="llmray-train-") as scratch, interrupts() as asked:
         trainer = TorchTrainer(
-            _worker,
+            learn,
             train_loop_config={"told": ray.put((work, held_out)), "journal": told, "keep": keep},
             scaling_config=ScalingConfig(
                 num_workers=(scale.min_workers, scale.workers) if scale.min_workers else scale.workers,
@@ -177,36 +165,6 @@ def _result(future: Future[Any], scale: Scale) -> Outcome:
         raise LlmrayError(
             f"training failed after {scale.max_failures} restarts: {type(root).__name__}: {root}"
         ) from error
-
-
-def _worker(config: dict[str, Any]) -> Outcome:
-    """What one Ray Train worker does."""
-    context = ray.train.get_context()
-    seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
-    work, held_out = ray.get(config["told"])
-    with within_memory(seat, work.job.train):
-        return _seated(seat, work, held_out, config)
-
-
-def _seated(seat: Seat, work: Work, held_out: list[Any] | None, config: dict[str, Any]) -> Outcome:
-    told = config["journal"]
-    shards: dict[str, Any] = {} if work.portions else {"train": ray.train.get_dataset_shard("train")}
-    if held_out:  # in as many shares as there are workers at most
-        mine, *others = held_out[seat.rank :: seat.world]
-        shards["eval"] = (mine.union(*others) if others else mine).iterator()
-    torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))
-    kept = _checkpoints(work) if config["keep"] else None
-    attempt = Attempt(work, seat, shards, kept, lambda text: told.tell.remote({"warning": text}))
-    if seat.rank:
-        for _ in attempt.rows():
-            pass
-        return attempt.metrics, None
-    ray.get(told.tell.remote({"began_at": attempt.start_step, "workers": seat.world}))
-    with flag(lambda: ray.get(told.stopping.remote())) as asked:
-        for row in attempt.rows(asked.is_set):
-            told.tell.remote(row)
-    ray.get(told.stopping.remote())  # calls arrive in order: all rows are told
-    return _finish(work, attempt) if config["keep"] else (attempt.metrics, None)
 
 
 def here() -> dict[str, str]:

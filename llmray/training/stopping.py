@@ -12,6 +12,10 @@ from typing import Any
 POLL_S = 0.5
 
 
+def never() -> bool:
+    return False
+
+
 @contextmanager
 def interrupts(patient: bool = False) -> Iterator[threading.Event]:
     """An event that the first Ctrl-C or SIGTERM sets, so that work can end well; the second one interrupts at once, as
@@ -42,12 +46,12 @@ def interrupts(patient: bool = False) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def flag(ask: Callable[[], bool]) -> Iterator[threading.Event]:
+def flag(ask: Callable[[], bool], every_s: float = POLL_S) -> Iterator[threading.Event]:
     """An event that is set once `ask()` says yes; asked in a thread of its own."""
     event, ended = threading.Event(), threading.Event()
 
     def watch() -> None:
-        while not ended.wait(POLL_S) and not event.is_set():
+        while not ended.wait(every_s) and not event.is_set():
             if ask():
                 event.set()
 

@@ -1,4 +1,7 @@
-"""One of two machines dies in the middle of an epoch: the run goes on with one worker, and every block is seen once."""
+"""One of two machines dies in the middle of an epoch: the run goes on with one worker, and every block is seen once.
+
+It dies without a word, or after a notice such as clouds give of a machine that they take back.
+"""
 
 import json
 import subprocess
@@ -14,7 +17,9 @@ import copy, json, os, sys, threading, time
 from dataclasses import replace
 from pathlib import Path
 import ray, ray.train, torch
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 from llmray.job.load import load
 from llmray.store import journal
 from llmray.store.journal import Progress
@@ -24,7 +29,7 @@ from llmray.tasks.causal_lm import CausalLanguageModel
 from llmray.training import run
 from cluster.session import session
 
-folder = Path(sys.argv[1])
+folder, notice = Path(sys.argv[1]), sys.argv[2] == "notice"
 told = folder / "told"
 told.mkdir()
 
@@ -40,7 +45,7 @@ class Overheard(CausalLanguageModel):
             seat = {"rank": context.get_world_rank(), "world": context.get_world_size(), "node": node}
             self.file.write(json.dumps(seat) + "\\n")
         self.file.write(json.dumps([list(map(int, ids)) for ids in features["input_ids"]]) + "\\n")
-        time.sleep(0.05)
+        time.sleep(0.3 if notice else 0.05)
         return super().collate(features)
 
 def overheard(job, *, resumed=False):
@@ -60,6 +65,11 @@ words = ["task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny", f"sc
 def kill():
     while len(journal.read(str(output / "metrics.jsonl"))) < 12:
         time.sleep(0.1)
+    if notice:  # a minute before, as of a spot machine; then it is taken away as soon as there is a checkpoint
+        word = (DRAIN_NODE_REASON_PREEMPTION, "spot", int(time.time() * 1000) + 60_000)
+        assert GcsClient(address=cluster.address).drain_node(other.node_id, *word)[0]
+        while not list(output.glob("checkpoints/*/manifest.json")):
+            time.sleep(0.1)
     cluster.remove_node(other, allow_graceful=False)
 
 ray.init(address=cluster.address, _node_ip_address="127.0.0.2", log_to_driver=False)
@@ -69,11 +79,12 @@ try:
         store = folder / "store"
         blocks = prepare(load(None, [*words, *source, f"output={store}"]), Progress.silent()).rows
         steps = -(-blocks // 8)
-        train = f"train={{steps: {steps}, batch_size: 8, log_every: 1, checkpoint_every: 5, eval_every: 20}}"
+        train = f"train={{steps: {steps}, batch_size: 8, log_every: 1, eval_every: 20}}"
+        saves = "train.checkpoint_every=" + ("null" if notice else "5")
         scale = ["scale.workers=2", "scale.min_workers=1"]
         held_out = "data.eval=builtin:shapes?rows=40&split=eval"
         data = [f"data.train={store}", "data.shuffle_rows=1000", held_out]
-        job = load(None, [*words, train, *scale, *data, f"output={output}"])
+        job = load(None, [*words, train, saves, *scale, *data, f"output={output}"])
         threading.Thread(target=kill, daemon=True).start()
         result = run.train(job, Progress(sys.stderr))
         epoch = Feed(portions, blocks, shuffle=False, stop=blocks)
@@ -88,8 +99,10 @@ finally:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_training_goes_on_with_fewer_workers_and_every_block_is_seen_once(tmp_path: Path) -> None:
-    run = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("warning", ["none", "notice"])
+def test_training_goes_on_with_fewer_workers_and_every_block_is_seen_once(tmp_path: Path, warning: str) -> None:
+    words = [sys.executable, "-c", PROGRAM, str(tmp_path), warning]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout.splitlines()[-1])
     seats = [[json.loads(line) for line in path.open()] for path in sorted((tmp_path / "told").iterdir())]
@@ -101,6 +114,7 @@ def test_training_goes_on_with_fewer_workers_and_every_block_is_seen_once(tmp_pa
     resumed = result["steps"] - len(alone[1:])
     assert 0 < resumed < result["steps"]
     assert f"resumed at step {resumed} with 1 of 2 workers" in run.stderr
+    assert (f"about to be taken away; saving step {resumed}" in run.stderr) == (warning == "notice")
     kept: list[Any] = [row for one, other in zip(first[1:], second[1:], strict=False) for row in one + other]
     learned = [*kept[: 8 * resumed], *(row for batch in alone[1:] for row in batch)]
     blocks = len(result["blocks"])

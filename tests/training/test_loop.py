@@ -189,6 +189,13 @@ def test_out_of_patience_it_saves_and_ends() -> None:
     assert saved == [6]
 
 
+def test_a_wish_to_save_is_granted_after_the_same_step() -> None:
+    train = Train(batch_size=ROWS, precision="fp32", checkpoint_every=4)
+    wishes, saved = iter([False, True, False, False, False, False]), list[int]()
+    list(fitted(train, 6, should_save=lambda: next(wishes), on_checkpoint=saved.append))
+    assert saved == [2, 4, 6]
+
+
 def test_a_number_beyond_fp16_costs_a_step_and_lowers_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a scale of 2^17 the loss itself is beyond 65504; halved at each step, the scale is soon one that serves."""
     monkeypatch.setattr("llmray.training.loop.FIRST_SCALE", 2.0**17)
