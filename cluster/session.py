@@ -3,13 +3,14 @@
 import gc
 import logging
 import os
+import random
 import shlex
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 import ray.data
@@ -21,6 +22,8 @@ from llmray.job.training import Scale
 
 LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
+DASHBOARDS = range(32_000, 32_768)
+"""Ports that no worker or replica is given, nor whoever asks the system for any."""
 OOM_RETRIES = 2
 """Times that a task is tried again after it was ended for lack of memory; Ray itself would never stop."""
 READERS, READERS_END_WITHIN_S = "iter_threaded", 2
@@ -157,6 +160,9 @@ def _quieten() -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """One that stays free until the dashboard takes it, some seconds later."""
+    for port in random.SystemRandom().sample(DASHBOARDS, len(DASHBOARDS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise ClusterError(f"no port is free between {DASHBOARDS.start} and {DASHBOARDS.stop}, where Ray's dashboard goes")

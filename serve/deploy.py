@@ -22,7 +22,7 @@ from llmray.job.schema import Serve
 from llmray.store.journal import Progress
 from serve import details, haproxy, head
 from serve.actors import Front, Replica
-from serve.environment import free_block, free_port, judge_host, judge_machines, prepare_environment, settle_port
+from serve.environment import free_block, judge_host, judge_machines, prepare_environment, settle_port
 from serve.rollout import Plan, plan_of, plans
 
 __all__ = ["deploy", "prepare_environment", "shutdown", "status"]
@@ -125,7 +125,7 @@ def _start_here(serve: Serve) -> None:
     folder, inside = haproxy.private_folder(), head.LOOPBACK if head.is_alone() else serve.host
     with haproxy.starting_alone(folder):
         port = settle_port(serve)
-        ours = haproxy.settings(folder, free_port(), free_block(), haproxy.bind(serve.host, port))
+        ours = haproxy.settings(folder, free_block(port), haproxy.bind(serve.host, port))
         _start_controller(inside, port, ours)
 
 

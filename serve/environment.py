@@ -107,19 +107,12 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """Any free port of loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def free_block() -> tuple[int, int]:
+def free_block(apart_from: int | None = None) -> tuple[int, int]:
     """First and last port of a block of loopback where nothing listens, apart from Ray's workers and the system's own.
 
     Each Serve has a block of its own: a proxy must never take another Serve's replica for its dead one.
     """
-    first = [*BLOCKS]
+    first = [start for start in BLOCKS if apart_from not in range(start, start + BLOCKS.step)]
     random.SystemRandom().shuffle(first)
     for start in first:
         if all(is_free("127.0.0.1", port) for port in range(start, start + BLOCKS.step)):

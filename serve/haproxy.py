@@ -69,12 +69,13 @@ def bind(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def settings(folder: Path, fallback_port: int, replica_ports: tuple[int, int], bound: str) -> dict[str, str]:
+def settings(folder: Path, ports: tuple[int, int], bound: str) -> dict[str, str]:
     """Environment of the Serve controller, which its proxies and replicas inherit; writes the launcher.
 
-    `bound`: where HAProxy listens.  `fallback_port`: where Ray's own proxy does, to which HAProxy turns while an
-    application has no replica.
+    `bound`: where HAProxy listens.  `ports`, first to last, are for those behind it: Ray's own proxy, to which it turns
+    while an application has no replica, and the replicas.
     """
+    fallback, last = ports
     return base_settings() | {
         BIND: bound,
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_launcher(folder)),
@@ -83,9 +84,9 @@ def settings(folder: Path, fallback_port: int, replica_ports: tuple[int, int], b
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[1]),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(fallback + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
     }
 

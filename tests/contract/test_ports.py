@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from serve import keys
-from serve.environment import free_port
+from serve.environment import free_block
 from serve.head import outside
 
 
@@ -65,7 +65,7 @@ def is_loopback(address: str) -> bool:
 
 @pytest.mark.slow
 def test_one_port_answers_others_and_asks_for_a_key(models: dict[str, str], tmp_path: Path) -> None:
-    port, key = free_port(), keys.create(str(tmp_path / "keys.json"), "ana").key
+    port, key = free_block()[0], keys.create(str(tmp_path / "keys.json"), "ana").key
     words = [f"model.from={models['qa']}", "task=qa", f"output={tmp_path}", "serve.host=0.0.0.0", f"serve.port={port}"]
     asked = {"inputs": {"question": "What is red?", "context": "A red circle."}}
     with served(tmp_path / "said", *words) as session:

@@ -29,7 +29,7 @@ from llmray.store.journal import Progress
 from llmray.verbs import export
 from serve import keys
 from serve.deploy import deploy, shutdown, status
-from serve.environment import free_port
+from serve.environment import free_block
 from ui.app import launch
 
 CONTEXT = "A red circle is above a blue square."
@@ -44,7 +44,7 @@ def picture() -> bytes:
 @pytest.fixture(scope="module")
 def live(ray_cluster: None, models: dict[str, str]) -> Iterator[ServeResult]:
     ends = [{"task": task, "model": model, "cpus": 0.1, "max_queued": 64} for task, model in models.items()]
-    yield deploy(Serve.model_validate({"port": free_port(), "endpoints": ends}), None, Progress.silent())
+    yield deploy(Serve.model_validate({"port": free_block()[0], "endpoints": ends}), None, Progress.silent())
     shutdown()
 
 
@@ -276,7 +276,7 @@ def test_models_of_one_task_answer_under_their_names(live: ServeResult, models: 
         {"task": "translation", "model": model, "name": name, "cpus": 0.1, "max_queued": 64}
         for name, model in (("en-de", models["translation"]), ("de-en", str(other)))
     ]
-    found = deploy(Serve.model_validate({"port": free_port(), "endpoints": ends}), None, Progress.silent())
+    found = deploy(Serve.model_validate({"port": free_block()[0], "endpoints": ends}), None, Progress.silent())
     assert {end.route for end in found.endpoints} >= {"/translate", "/translate/de-en"}
     until(lambda: httpx.get(f"{live.url}/translate/en-de/healthz").status_code == 200)
 
@@ -303,7 +303,7 @@ def test_an_exported_form_answers_once_the_job_is_served_again(
     made = export(str(model), "onnx", {"data": rows, "evaluate": {"tolerance_percent": 100}}, "evaluate.limit=4")
     assert (made.rows, made.folder) == (4, f"{model}/onnx")
     end = Endpoint.model_validate({"task": "qa", "model": str(model), "cpus": 0.1, "engine": "onnx"})
-    deploy(Serve(port=free_port(), endpoints=(end,)), None, Progress.silent())
+    deploy(Serve(port=free_block()[0], endpoints=(end,)), None, Progress.silent())
     until(lambda: httpx.get(f"{live.url}/qa/healthz").json()["engine"] == "onnx float32")
     after = httpx.post(f"{live.url}/qa", json=asked)
     assert after.headers["x-llmray-engine"] == "onnx float32"
@@ -315,7 +315,7 @@ def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, models: dict[
     path = str(tmp_path / "keys.json")
     made = keys.create(path, "ana")
     end = Endpoint.model_validate({"task": "causal_lm", "model": models["causal_lm"], "cpus": 0.1})
-    deploy(Serve(port=free_port(), endpoints=(end,), keys=path), None, Progress.silent())
+    deploy(Serve(port=free_block()[0], endpoints=(end,), keys=path), None, Progress.silent())
 
     def statuses(key: str) -> set[int]:
         headers = {"authorization": f"Bearer {key}"}
@@ -357,7 +357,7 @@ def test_a_version_is_rolled_out_kept_and_rolled_back_under_load(
 
     def roll_out() -> set[str]:
         """The replicas that run then."""
-        deploy(Serve(port=free_port(), endpoints=(endpoint,)), root, Progress.silent())
+        deploy(Serve(port=free_block()[0], endpoints=(endpoint,)), root, Progress.silent())
         controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
         found = ray.get(controller.get_serve_instance_details.remote())["applications"]["qa"]["deployments"]["qa"]
         return {replica["replica_id"] for replica in found["replicas"] if replica["state"] == "RUNNING"}
@@ -406,7 +406,7 @@ def test_the_last_copy_ends_when_nobody_asks_and_comes_back_for_who_does(
     sleepy = Endpoint.model_validate(
         {"task": "translation", "model": models["translation"], "cpus": 0.1, "min_replicas": 0, "idle_s": 1}
     )
-    deploy(Serve(port=free_port(), endpoints=(sleepy,)), None, Progress.silent())
+    deploy(Serve(port=free_block()[0], endpoints=(sleepy,)), None, Progress.silent())
 
     def copies() -> int:
         return next(end.replicas for end in status().endpoints if end.task == "translation")
@@ -424,6 +424,6 @@ def test_the_last_copy_ends_when_nobody_asks_and_comes_back_for_who_does(
 def test_a_missing_model_is_named_and_the_others_stay(live: ServeResult, tmp_path: Path) -> None:
     gone = Endpoint.model_validate({"task": "qa", "model": str(tmp_path / "gone"), "cpus": 0.1})
     with pytest.raises(ClusterError, match=r"/qa could not be deployed: .*gone"):
-        deploy(Serve(port=free_port(), endpoints=(gone,)), None, Progress.silent())
+        deploy(Serve(port=free_block()[0], endpoints=(gone,)), None, Progress.silent())
     assert httpx.get(f"{live.url}/translate/healthz").status_code == 200
     assert ray.is_initialized()

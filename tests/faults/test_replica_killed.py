@@ -14,7 +14,7 @@ import ray
 from llmray.job.schema import Serve
 from llmray.store.journal import Progress
 from serve.deploy import deploy, shutdown
-from serve.environment import free_port
+from serve.environment import free_block
 
 CLIENTS, PAUSE_S = 8, 0.05
 KILLS, EVERY_S = 6, 5.0
@@ -61,7 +61,7 @@ async def kill_and_ask(url: str) -> Counter[str]:
 def test_no_request_is_lost_while_replicas_are_killed(ray_cluster: None, models: dict[str, str]) -> None:
     end: dict[str, Any] = {"task": "classification", "model": models["classification"], "cpus": 0.1}
     end |= {"min_replicas": 3, "max_replicas": 3}
-    live = deploy(Serve.model_validate({"port": free_port(), "endpoints": [end]}), None, Progress.silent())
+    live = deploy(Serve.model_validate({"port": free_block()[0], "endpoints": [end]}), None, Progress.silent())
     try:
         found = asyncio.run(kill_and_ask(f"{live.url}/classify"))
     finally:

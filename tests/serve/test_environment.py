@@ -9,7 +9,7 @@ import pytest
 from llmray.job.errors import ClusterError, JobError
 from llmray.job.schema import Endpoint, Serve
 from serve import environment, keys
-from serve.environment import free_block, free_port, is_free, prepare_environment
+from serve.environment import free_block, is_free, prepare_environment
 
 OUTPUT = "runs/none"
 
@@ -34,7 +34,7 @@ def test_an_address_of_one_machine_is_refused_on_several(host: str) -> None:
 
 
 def test_a_free_port_is_kept() -> None:
-    port = free_port()
+    port = free_block()[0]
     assert prepare_environment(Serve(port=port), OUTPUT).port == port
 
 
@@ -55,7 +55,7 @@ def test_the_port_of_a_cluster_elsewhere_is_not_judged_here(taken: int) -> None:
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ClusterError, match=r"serve.host: cannot listen on '192.0.2.77'"):
-        is_free("192.0.2.77", free_port())
+        is_free("192.0.2.77", free_block()[0])
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "gpu-1.example.org"])
@@ -82,12 +82,12 @@ def test_keys_that_are_named_must_exist(tmp_path: Path) -> None:
 def test_two_endpoints_on_one_route_are_refused(names: tuple[str | None, str | None]) -> None:
     ends = tuple(Endpoint(model=m, task={"name": "qa"}, name=n) for m, n in zip("ab", names, strict=True))
     with pytest.raises(JobError, match=r"a, b all answer /qa; keep one of them, or give each a name .* \(/qa/NAME\)"):
-        prepare_environment(Serve(port=free_port(), endpoints=ends), OUTPUT)
+        prepare_environment(Serve(port=free_block()[0], endpoints=ends), OUTPUT)
 
 
 def test_endpoints_with_names_share_a_task() -> None:
     ends = tuple(Endpoint(model="m", task={"name": "qa"}, name=name) for name in ("one", "two"))
-    assert prepare_environment(Serve(port=free_port(), endpoints=ends), OUTPUT).endpoints == ends
+    assert prepare_environment(Serve(port=free_block()[0], endpoints=ends), OUTPUT).endpoints == ends
     with pytest.raises(JobError, match="docs is a page of every route"):
         prepare_environment(Serve(endpoints=(ends[0].model_copy(update={"name": "docs"}),)), OUTPUT)
 
@@ -95,10 +95,15 @@ def test_endpoints_with_names_share_a_task() -> None:
 def test_a_model_that_is_only_pretrained_has_no_route() -> None:
     end = Endpoint(model="runs/t5", task={"name": "span_corruption"})
     with pytest.raises(JobError, match=r"runs/t5 learned span_corruption, .* one of qa, translation"):
-        prepare_environment(Serve(port=free_port(), endpoints=(end,)), OUTPUT)
+        prepare_environment(Serve(port=free_block()[0], endpoints=(end,)), OUTPUT)
 
 
-def test_a_block_of_ports_is_free_and_below_the_system_s_own() -> None:
+def test_a_block_of_ports_is_below_the_system_s_own_and_apart_from_the_public_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environment, "BLOCKS", range(20_000, 20_200, 100))
+    assert {free_block(20_150) for _ in range(20)} == {(20_000, 20_099)}
+    monkeypatch.undo()
     first, last = free_block()
     assert last - first == 99
     assert 20_000 <= first < last < 32_000

