@@ -26,8 +26,8 @@ from llmray.job.load import load
 from llmray.job.schema import Job
 from llmray.store.journal import Progress
 from llmray.stream.prepare import prepare
+from llmray.training.driver import on_workers
 from llmray.training.plan import plan
-from llmray.training.run import on_workers
 
 STEPS_BETWEEN = 12
 WORKER = b"ray::RayTrainWorker"

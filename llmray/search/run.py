@@ -30,8 +30,8 @@ from llmray.store import folder, place
 from llmray.store.journal import Progress
 from llmray.stream.errors import cause_of, chain
 from llmray.training.attempt import Work
+from llmray.training.driver import resources
 from llmray.training.plan import counted, plan, total_steps
-from llmray.training.run import resources
 from llmray.training.stopping import interrupts
 
 METRICS = ("eval_loss", "loss")

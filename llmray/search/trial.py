@@ -12,9 +12,9 @@ import torch
 from ray import tune
 
 from llmray.training.attempt import Attempt, Seat, Work, over
+from llmray.training.driver import on_workers
 from llmray.training.loop import DivergedError, Row
 from llmray.training.plan import encoded_sources
-from llmray.training.run import on_workers
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
-from ray.data import DataIterator
+import ray
 
 from llmray.corpus.record import Columns
 from llmray.job.errors import DataError
@@ -15,7 +15,7 @@ PREFETCH_BATCHES = 4
 
 
 def batches(
-    shard: DataIterator, task: Task, batch_rows: int, *, skip: int = 0, epochs: int | None = None
+    shard: "ray.data.DataIterator", task: Task, batch_rows: int, *, skip: int = 0, epochs: int | None = None
 ) -> Iterator[Tensors]:
     """Collated batches in the corpus's order, `epochs` passes (None: without end), the first `skip` left out.
 
@@ -34,7 +34,7 @@ def batches(
         next(itertools.islice(passes, whole, whole), None)  # all passes are alike: no need to read what is skipped
 
 
-def _one_pass(shard: DataIterator, batch_rows: int, drop_last: bool) -> Iterator[Columns]:
+def _one_pass(shard: "ray.data.DataIterator", batch_rows: int, drop_last: bool) -> Iterator[Columns]:
     with surfaced():
         for table in shard.iter_batches(
             batch_size=batch_rows, batch_format="pyarrow", drop_last=drop_last, prefetch_batches=PREFETCH_BATCHES

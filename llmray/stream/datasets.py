@@ -5,9 +5,9 @@ encoded and handed on while the next one is still on disk.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-import ray.data
+import ray
 from transformers import PreTrainedTokenizerFast
 
 from llmray.corpus import tokenizer
@@ -20,6 +20,8 @@ from llmray.stream.errors import surfaced
 from llmray.stream.steps import Encode, Read, Shuffle
 from llmray.tasks.base import Task
 
+Rows: TypeAlias = "ray.data.Dataset"
+"""In quotes, because naming it imports Ray Data, without which a run from a store starts sooner."""
 BLOCK_BYTES = 1 << 20
 """Ray Data hands blocks on at this size: its default of 128 MB would hold a first batch back for seconds."""
 APART = 0.5
@@ -27,7 +29,7 @@ APART = 0.5
 one task as the step wants rows."""
 
 
-def dataset(sources: Sequence[Source], record: type[Record], shuffle_rows: int = 0, seed: int = 0) -> ray.data.Dataset:
+def dataset(sources: Sequence[Source], record: type[Record], shuffle_rows: int = 0, seed: int = 0) -> Rows:
     """Records of all sources: mixed by their weights if they have some, else one source after another, and shuffled
     among `shuffle_rows` at a time.
 
@@ -40,12 +42,12 @@ def dataset(sources: Sequence[Source], record: type[Record], shuffle_rows: int =
     return _shuffled(first.mix(*others, weights=weights), shuffle_rows, seed)
 
 
-def encoded(rows: ray.data.Dataset, task: Task) -> ray.data.Dataset:
+def encoded(rows: Rows, task: Task) -> Rows:
     """Features of the task, ready for `stream.batches`."""
     return rows.map_batches(Encode(task), batch_size=None, batch_format="pyarrow")
 
 
-def features(sources: Sequence[Source], task: Task, shuffle_rows: int = 0, seed: int = 0) -> ray.data.Dataset:
+def features(sources: Sequence[Source], task: Task, shuffle_rows: int = 0, seed: int = 0) -> Rows:
     """Features of sources: encoded as they stream, or as `prepare` stored them."""
     stored = [source for source in sources if is_store(source)]
     if not stored:
@@ -85,15 +87,20 @@ def first_texts(
     return (text for source in sources for text in _texts(source, record, share, on_bad))
 
 
-def each(parts: int, step: Callable[[Any], Any]) -> ray.data.Dataset:
+def each(parts: int, step: Callable[[Any], Any]) -> Rows:
     """One task for each number below `parts`."""
     numbers = ray.data.range(parts, override_num_blocks=parts)
     numbers.context.target_max_block_size = BLOCK_BYTES
-    numbers.context.execution_options.preserve_order = True
-    return numbers.map_batches(step, batch_size=None)
+    return in_order(numbers).map_batches(step, batch_size=None)
 
 
-def _records(work: Sequence[Any], record: type[Record]) -> ray.data.Dataset:
+def in_order(rows: Rows) -> Rows:
+    """The same rows, in the corpus's order."""
+    rows.context.execution_options.preserve_order = True
+    return rows
+
+
+def _records(work: Sequence[Any], record: type[Record]) -> Rows:
     return each(len(work), Read(work, record))
 
 
@@ -107,7 +114,7 @@ def _texts(source: Source, record: type[Record], rows: int, on_bad: Callable[[Ba
                 return
 
 
-def _shuffled(rows: ray.data.Dataset, shuffle_rows: int, seed: int) -> ray.data.Dataset:
+def _shuffled(rows: Rows, shuffle_rows: int, seed: int) -> Rows:
     if not shuffle_rows:
         return rows
     return rows.map_batches(Shuffle(seed), batch_size=shuffle_rows, batch_format="pyarrow", num_cpus=APART)

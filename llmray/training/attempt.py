@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,8 @@ from llmray.training.optim import optimizer
 from llmray.training.stopping import never
 from llmray.training.thrift import compiled, recomputing
 
+Outcome: TypeAlias = tuple[dict[str, float], int | None]
+"""The last value of each metric, and the step whose weights the model has (None: there is none yet)."""
 LINEAGE = "lineage.json"
 """Beside the weights: the job, the step, the rows and, of prepared stores, which they were."""
 
@@ -56,6 +58,10 @@ class Work:
     """Prepared stores to learn from, which each worker reads by itself; none: the workers are streamed to."""
     given: Job | None = None
     """The job as it was given, to which checkpoints belong."""
+
+    @property
+    def checkpoints(self) -> str:
+        return place.join(self.job.output, folder.CHECKPOINTS)
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,13 @@ class Attempt:
         """Whether there is nothing left to learn."""
         return over(self.work, self.metrics)
 
-    def save_model(self, output: str) -> int:
+    def finish(self) -> Outcome:
+        """Write the model, if there is nothing left to learn and this is the first worker."""
+        done = self.over and self.seat.rank == 0
+        step = self._save_model(place.join(self.work.job.output, "model")) if done else None
+        return self.metrics, step
+
+    def _save_model(self, output: str) -> int:
         """Write the model in Hugging Face layout; gives the step that its weights are from."""
         step, model = int(self.metrics["step"]), self.model
         if self.sharded:

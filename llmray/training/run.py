@@ -1,46 +1,27 @@
-"""Ray Train around the loop: workers that start, die and start again, and the driver that watches them.
+"""A run from its start to its result: in this process, or on Ray Train workers.
 
 It does not know how a step is taken.  The same command on an unfinished run resumes it, on a finished one returns
 its result.
 """
 
 import os
-import tempfile
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any
 
 import ray
-import ray.train
-from ray.data import ExecutionOptions, ExecutionResources
-from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
-from llmray.job.errors import InterruptedWorkError, LlmrayError
+from llmray.job.errors import InterruptedWorkError
 from llmray.job.results import TrainResult
 from llmray.job.schema import Job
-from llmray.job.training import Scale
 from llmray.store import folder, journal, place
 from llmray.store.journal import Progress
-from llmray.stream.errors import cause_of, chain
+from llmray.stream.datasets import in_order
 from llmray.training import failure
-from llmray.training.attempt import Attempt, Seat, Work, identity, within_memory
+from llmray.training.attempt import Attempt, Outcome, Seat, Work, identity, within_memory
 from llmray.training.plan import plan
 from llmray.training.stopping import interrupts
 from llmray.training.telling import Watch
-from llmray.training.watch import EndOnOurErrors, Journal
-from llmray.training.worker import Outcome, checkpoints, finish, learn
-
-POLL_S = 0.25
-
-TRAIN_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s by default: the time to see that a worker ended or died
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a job mean the same to its workers
-}
-ELASTIC_SETTINGS = {
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",  # 60 s by default: the time to see that a lost node's room is gone
-}
 
 
 def train(job: Job, progress: Progress) -> TrainResult:
@@ -59,6 +40,8 @@ def train(job: Job, progress: Progress) -> TrainResult:
         if job.scale.in_process:
             metrics, model_step = _here(work, datasets, watch)
         else:
+            from llmray.training.driver import on_workers  # and Ray Train, half a second that the other way saves
+
             metrics, model_step = on_workers(work, datasets, watch.take, keep=True)
         if model_step is None:
             raise InterruptedWorkError(
@@ -82,98 +65,14 @@ def train(job: Job, progress: Progress) -> TrainResult:
 
 def _here(work: Work, datasets: Mapping[str, Any], watch: Watch) -> Outcome:
     for ds in datasets.values():  # readers beyond these would only take the cores that learn
-        ds.context.execution_options.resource_limits = ExecutionResources(cpu=max(1, (os.cpu_count() or 1) // 2))
-    shards = {name: _ordered(ds).iterator() for name, ds in datasets.items()}
+        ds.context.execution_options.resource_limits = ray.data.ExecutionResources(
+            cpu=max(1, (os.cpu_count() or 1) // 2)
+        )
+    shards = {name: in_order(ds).iterator() for name, ds in datasets.items()}
     with within_memory(Seat(), work.job.train):
-        attempt = Attempt(work, Seat(), shards, checkpoints(work), watch.warn)
+        attempt = Attempt(work, Seat(), shards, work.checkpoints, watch.warn)
         watch.take([{"began_at": attempt.start_step}])
         with interrupts() as asked:
             for row in attempt.rows(asked.is_set):
                 watch.take([row])
-    return finish(work, attempt)
-
-
-def _ordered(ds: Any) -> Any:
-    ds.context.execution_options.preserve_order = True
-    return ds
-
-
-def on_workers(
-    work: Work, datasets: Mapping[str, Any], take: Callable[[list[dict[str, Any]]], None], *, keep: bool = False
-) -> Outcome:
-    """Run on Ray Train workers while this thread takes what they tell and listens for Ctrl-C.
-
-    `keep`: save checkpoints and the model under the job's output.
-    """
-    scale = work.job.scale
-    for name, value in (TRAIN_SETTINGS | (ELASTIC_SETTINGS if scale.min_workers else {})).items():
-        os.environ.setdefault(name, value)
-    if scale.address is None:  # nobody takes this machine away with a warning
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    held_out = shares(datasets["eval"], scale.workers) if "eval" in datasets else None
-    told = Journal.options(label_selector=here()).remote()  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory(prefix="llmray-train-") as scratch, interrupts() as asked:
-        trainer = TorchTrainer(
-            learn,
-            train_loop_config={"told": ray.put((work, held_out)), "journal": told, "keep": keep},
-            scaling_config=ScalingConfig(
-                num_workers=(scale.min_workers, scale.workers) if scale.min_workers else scale.workers,
-                use_gpu=scale.gpus_per_worker > 0,
-                resources_per_worker=resources(scale),
-            ),
-            run_config=RunConfig(
-                name="train",
-                storage_path=scratch,
-                failure_config=FailureConfig(max_failures=scale.max_failures),
-                callbacks=[EndOnOurErrors()],
-            ),
-            datasets={name: ds for name, ds in datasets.items() if name == "train"},
-            dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
-        )
-        pool = ThreadPoolExecutor(1)  # in the main thread Ray would take Ctrl-C over
-        future = pool.submit(trainer.fit)
-        pool.shutdown(wait=False)
-        while not future.done():
-            if asked.is_set():
-                ray.get(told.ask_to_stop.remote())
-            time.sleep(POLL_S)
-            take(ray.get(told.take.remote()))
-        take(ray.get(told.take.remote()))
-        return _result(future, scale)
-
-
-def shares(held_out: Any, workers: int) -> list[Any]:
-    """Validation rows, encoded once, in one nearly equal share for each worker.
-
-    Not streamed: that would drop rows to make shares exactly equal, and run another coordinator all the while.
-    """
-    made = _ordered(held_out).materialize()
-    rows = made.count()
-    return made.split_at_indices([rows * i // workers for i in range(1, workers)]) if workers > 1 else [made]
-
-
-def _result(future: Future[Any], scale: Scale) -> Outcome:
-    try:
-        metrics, step = future.result().return_value
-        return metrics, step
-    except ray.train.TrainingFailedError as error:
-        if cause := cause_of(error):
-            raise cause from None
-        if isinstance(error, ray.train.WorkerGroupError):
-            raise failure.of_workers(error.worker_failures, scale.max_failures) from error
-        root = chain(error)[-1]
-        raise LlmrayError(
-            f"training failed after {scale.max_failures} restarts: {type(root).__name__}: {root}"
-        ) from error
-
-
-def here() -> dict[str, str]:
-    """Selects the driver's machine, which a run does not outlive; another one may be lost."""
-    return {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-
-
-def resources(scale: Scale) -> dict[str, float]:
-    """What Ray reserves for a worker; on a machine that has no CPU to spare, a little less, so that data can flow."""
-    spare = (ray.cluster_resources().get("CPU", 1.0) - 1) / scale.workers
-    cpus = scale.cpus_per_worker if scale.cpus_per_worker <= spare or scale.address else max(0.1, spare)
-    return {"CPU": cpus} | ({"GPU": scale.gpus_per_worker} if scale.gpus_per_worker else {})
+    return attempt.finish()

@@ -5,7 +5,7 @@ It does not know how workers are started, nor how many times.
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray
 import ray.train
@@ -13,12 +13,9 @@ import torch
 from ray.train.torch import get_device
 
 from llmray.job.training import Scale
-from llmray.store import folder, place
-from llmray.training.attempt import Attempt, Seat, Work, within_memory
+from llmray.training.attempt import Attempt, Outcome, Seat, Work, within_memory
 from llmray.training.stopping import flag
 
-Outcome: TypeAlias = tuple[dict[str, float], int | None]
-"""The last value of each metric, and the step whose weights the model has (None: there is none yet)."""
 NOTICE_EVERY_S = 2.0
 """Ray itself looks for notices every 5 s."""
 
@@ -39,7 +36,7 @@ def _seated(seat: Seat, work: Work, held_out: list[Any] | None, config: dict[str
         mine, *others = held_out[seat.rank :: seat.world]
         shards["eval"] = (mine.union(*others) if others else mine).iterator()
     torch.set_num_threads(max(1, int(work.job.scale.cpus_per_worker)))
-    kept = checkpoints(work) if config["keep"] else None
+    kept = work.checkpoints if config["keep"] else None
     attempt = Attempt(work, seat, shards, kept, lambda text: told.tell.remote({"warning": text}))
     with notices(work.job.scale) as noticed:
         if seat.rank:
@@ -51,7 +48,7 @@ def _seated(seat: Seat, work: Work, held_out: list[Any] | None, config: dict[str
             for row in attempt.rows(asked.is_set, noticed.is_set):
                 told.tell.remote(row)
     ray.get(told.stopping.remote())  # calls arrive in order: all rows are told
-    return finish(work, attempt) if config["keep"] else (attempt.metrics, None)
+    return attempt.finish() if config["keep"] else (attempt.metrics, None)
 
 
 def notices(scale: Scale) -> AbstractContextManager[threading.Event]:
@@ -59,13 +56,3 @@ def notices(scale: Scale) -> AbstractContextManager[threading.Event]:
     if scale.address is None:
         return nullcontext(threading.Event())
     return flag(lambda: ray.train.get_preemption_info() is not None, NOTICE_EVERY_S)
-
-
-def finish(work: Work, attempt: Attempt) -> Outcome:
-    done = attempt.over and attempt.seat.rank == 0
-    step = attempt.save_model(place.join(work.job.output, "model")) if done else None
-    return attempt.metrics, step
-
-
-def checkpoints(work: Work) -> str:
-    return place.join(work.job.output, folder.CHECKPOINTS)
