@@ -26,10 +26,10 @@ from llmray.training.stopping import interrupts
 from llmray.training.watch import EndOnOurErrors, Journal
 from llmray.training.worker import learn
 
-POLL_S = 0.25
+POLL_S = 0.1
 
 TRAIN_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s by default: the time to see that a worker ended or died
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # 2 s by default: the time to see that a worker ended or died
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a job mean the same to its workers
 }
 ELASTIC_SETTINGS = {
