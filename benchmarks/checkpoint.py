@@ -29,7 +29,7 @@ from llmray.training.optim import optimizer
 from llmray.training.parallel import Learner
 from llmray.training.watch import Journal
 
-SIZES = {"2 layers of 128": (2, 128), "6 layers of 256": (6, 256), "8 layers of 512": (8, 512)}
+SIZES = {"2 layers of 128": (2, 128), "6 layers of 256": (6, 256)}
 WORDS, ROWS, LENGTH, TOLD = 8000, 8, 64, 1000
 ROW = {"step": 1, "loss": 1.5, "learning_rate": 1e-3, "grad_norm": 1.0, "tokens_per_s": 1e4, "elapsed_s": 1.0}
 

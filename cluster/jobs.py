@@ -4,11 +4,14 @@ Only code and the resolved job file travel; secrets and data stay where they are
 """
 
 import asyncio
+import secrets
+import shlex
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,14 @@ from llmray.job.errors import ClusterError
 from llmray.job.load import dump
 from llmray.job.results import JobsResult, JobStatus
 from llmray.job.schema import Job
+from llmray.store import place
 
 PACKAGES = ("llmray", "serve", "ui", "cluster")
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.5
 STOPS_WITHIN_S = 120
 """Time that a stopped job has to write its checkpoint; Ray's own 3 s are too short for that."""
+ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPS_WITHIN_S), "PYTHONUNBUFFERED": "1"}
 MOST_BYTES = 10 * 2**20
 """The code takes a tenth of it."""
 
@@ -38,20 +43,33 @@ def submit(verb: str, job: Job, address: str, *, follow: bool = True, on_line: L
     Raises `ClusterError` when the cluster cannot be reached or refuses.
     """
     there = job.model_copy(update={"scale": job.scale.model_copy(update={"address": "auto"})})
-    return send(f"{verb} job.yaml --json", {"job.yaml": dump(there)}, address, follow=follow, on_line=on_line)
+    files = {"job.yaml": dump(there)}
+    return send(f"{verb} job.yaml --json", files, address, output=job.output, follow=follow, on_line=on_line)
 
 
 def send(
-    words: str, files: Mapping[str, str], address: str, *, follow: bool = True, on_line: Line = print
+    words: str,
+    files: Mapping[str, str],
+    address: str,
+    *,
+    output: str | None = None,
+    follow: bool = True,
+    on_line: Line = print,
 ) -> tuple[str, int]:
-    """Run a command line of llmray there, beside these files.  It goes on when whoever follows it goes away."""
+    """Run a command line of llmray there, beside these files.  It goes on when whoever follows it goes away.
+
+    What it prints is kept as `logs/ID.log` under `output`.
+    """
+    identity = f"{words.split()[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    keep = f"-m cluster.keep {shlex.quote(place.join(output, 'logs', f'{identity}.log'))} python " if output else ""
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="llmray-submit-") as scratch, _clear(address):
         folder = packed(files, Path(scratch))
         on_line(f"uploading {_size(folder) / 1024:.0f} KiB: {', '.join((*PACKAGES, *files))}")
-        identity = client.submit_job(
-            entrypoint=f"python -m llmray {words}",
-            runtime_env={"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPS_WITHIN_S)}},
+        client.submit_job(
+            submission_id=identity,
+            entrypoint=f"python {keep}-m llmray {words}",
+            runtime_env={"working_dir": str(folder), "env_vars": ENVIRONMENT},
             metadata={"llmray": words.split()[0]},
         )
     on_line(f"job {identity} on {address}; `llmray jobs logs {identity} --address {address} --follow` finds it again")

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -70,7 +71,9 @@ def status() -> ServeResult:
         return ServeResult(url="", endpoints=())
     found = _details()
     url = details.base_url(*_listens(found), head.address())
-    return ServeResult(url=url, endpoints=tuple(details.endpoint(url, app) for app in found["applications"].values()))
+    figures = haproxy.figures(_folder()) if head.is_here() else {}
+    apps = found["applications"].values()
+    return ServeResult(url=url, endpoints=tuple(details.endpoint(url, app, figures) for app in apps))
 
 
 def _running() -> dict[str, Plan]:
@@ -106,8 +109,13 @@ def shutdown() -> None:
         time.sleep(POLL_S)
     ray_serve.shutdown()
     if head.is_here():
-        shutil.rmtree(haproxy.private_folder() / head.node()["NodeID"], ignore_errors=True)
+        shutil.rmtree(_folder(), ignore_errors=True)
     head.forget()
+
+
+def _folder() -> Path:
+    """Where Ray keeps this Serve's HAProxy on the head."""
+    return Path(haproxy.private_folder(), head.node()["NodeID"])
 
 
 def _start(serve: Serve) -> None:

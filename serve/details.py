@@ -9,6 +9,8 @@ from typing import Any
 from llmray.job.results import EndpointStatus
 
 EVERY_INTERFACE = ("0.0.0.0", "::")
+FIGURES = {"requests_per_s": "rate", "response_ms": "ttime", "failed": "hrsp_5xx"}
+"""Our names of what HAProxy counts."""
 
 
 def base_url(host: str, port: int, head_address: str) -> str:
@@ -27,8 +29,8 @@ def _deployment(app: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(iter(app["deployments"].values()), None) or {}
 
 
-def endpoint(url: str, app: Mapping[str, Any]) -> EndpointStatus:
-    """One application of the controller's instance details."""
+def endpoint(url: str, app: Mapping[str, Any], figures: Mapping[str, Mapping[str, str]]) -> EndpointStatus:
+    """One application of the controller's instance details, with HAProxy's figures by application."""
     said, route = described(app), app["route_prefix"] or ""
     return EndpointStatus(
         route=route,
@@ -38,7 +40,12 @@ def endpoint(url: str, app: Mapping[str, Any]) -> EndpointStatus:
         status=str(getattr(app["status"], "value", app["status"])),
         keys=said.get("keys", ""),
         replicas=sum(replica["state"] == "RUNNING" for replica in _deployment(app).get("replicas", [])),
+        **_live(figures.get(app["name"], {})),
     )
+
+
+def _live(figures: Mapping[str, str]) -> dict[str, Any]:
+    return {ours: figures[theirs] or 0 for ours, theirs in FIGURES.items() if theirs in figures}
 
 
 def reason(messages: Sequence[str]) -> str:

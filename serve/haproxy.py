@@ -10,8 +10,10 @@ only a part was there is never tried again), and the one port listens where it s
 on loopback.
 """
 
+import csv
 import os
 import shlex
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -124,6 +126,21 @@ def starting_alone(folder: Path) -> Iterator[None]:
     """Held from the choice of a port until HAProxy has it: Serves that start together must choose different ones."""
     with FileLock(folder / "lock"):
         yield
+
+
+def figures(folder: Path) -> dict[str, dict[str, str]]:
+    """What the HAProxy in `folder` counts, by application (its manual's section 9.1 names the columns); nothing where
+    none answers.
+    """
+    with socket.socket(socket.AF_UNIX) as asked:
+        try:
+            asked.connect(str(folder / "admin.sock"))
+        except OSError:
+            return {}
+        asked.sendall(b"show stat\n")
+        lines = asked.makefile().read().removeprefix("# ").splitlines()
+    backends = [row for row in csv.DictReader(lines) if row["svname"] == "BACKEND"]
+    return {row["pxname"].removeprefix("http-"): row for row in backends}
 
 
 def _write_launcher(folder: Path) -> Path:

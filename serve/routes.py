@@ -35,7 +35,12 @@ def build(
 
     `about`: what is known of the model beside that, for `/info`.  `alias`: the model's name below the task's route.
     """
-    told = {"task": task, "model": identity.name, "version": identity.version, "engine": identity.engine}
+    told = {
+        "task": task,
+        "model": identity.name,
+        "version": identity.version,
+        "engine": identity.engine,
+    }
     route = f"{ROUTES[task]}/{alias}" if alias else ROUTES[task]
     title = f"llmray {route}"
     app = FastAPIOffline(title=title, version=identity.version, redoc_url=None, redirect_slashes=False)
@@ -52,7 +57,7 @@ def build(
         return {"status": "ready", **told}
 
     async def info() -> dict[str, Any]:
-        return {**told, "lineage": identity.lineage, **about}
+        return {**told, "name": alias, "lineage": identity.lineage, **about}
 
     app.add_api_route("/", ask, methods=["POST"], response_model=None, **openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")

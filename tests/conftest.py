@@ -105,19 +105,22 @@ def shared_data() -> Path:
 
 
 class Unsteady:
-    """An object store in this process that answers the first `failures` requests for each range with 503."""
+    """An object store in this process that answers the first `failures` requests for each range with 503, and every
+    request while it is `away`."""
 
     def __init__(self) -> None:
-        self.app, self.failures = DomainDispatcherApplication(create_backend_app), 0
+        self.app, self.failures, self.away = DomainDispatcherApplication(create_backend_app), 0, False
         self.asked: Counter[tuple[str, str]] = Counter()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        fails = self.away
         if "HTTP_RANGE" in environ:
             request = (environ["PATH_INFO"], environ["HTTP_RANGE"])
             self.asked[request] += 1
-            if self.asked[request] <= self.failures:
-                start_response("503 Slow Down", [("Content-Length", "0")])
-                return [b""]
+            fails |= self.asked[request] <= self.failures
+        if fails:
+            start_response("503 Slow Down", [("Content-Length", "0")])
+            return [b""]
         return self.app(environ, start_response)
 
 

@@ -45,7 +45,7 @@ def python(base_url: str, call: Call, keyed: bool) -> str:
             "from huggingface_hub import InferenceClient",
             "",
             f"client = InferenceClient(model={base_url + call.route!r}{token})",
-            PROGRAMS[call.route](call.body),
+            PROGRAMS["/" + call.route.split("/")[1]](call.body),
         ]
     )
 

@@ -51,6 +51,8 @@ class About(BaseModel):
     task: str
     model: str
     version: str
+    name: str | None = None
+    """Its own below the route, where several models share one."""
     engine: str = ""
     """What runs it: `torch`, or a faster form."""
     metrics: dict[str, float] = {}
@@ -93,6 +95,7 @@ _TRANSLATIONS = TypeAdapter(list[_Translation])
 _WRITTEN = TypeAdapter(list[_Written])
 _EVENT = TypeAdapter(_Event)
 _ABOUT = TypeAdapter(About)
+_SERVED = TypeAdapter(dict[str, str])
 
 
 class Client:
@@ -134,8 +137,16 @@ class Client:
         reply = self._answer(Call("/qa", {"inputs": inputs, "parameters": {"top_k": top_k}}), _SPANS)
         return reply.of(reply.value if isinstance(reply.value, list) else [reply.value])
 
-    def translate(self, text: str) -> Reply[str]:
-        reply = self._answer(Call("/translate", {"inputs": text}), _TRANSLATIONS)
+    def names(self, route: str) -> list[str]:
+        """The models that share a route, that of the route itself first; none where one stands alone."""
+        with self._sent(Call("/-/routes", b""), method="GET", timeout=PROBE_TIMEOUT_S) as response:
+            served = self._parsed(_SERVED, response.read(), response)
+        others = [path.removeprefix(f"{route}/") for path in served if path.startswith(f"{route}/")]
+        first = self.about(route).name if others else None
+        return [*([first] if first else []), *others]
+
+    def translate(self, text: str, name: str | None = None) -> Reply[str]:
+        reply = self._answer(Call(f"/translate/{name}" if name else "/translate", {"inputs": text}), _TRANSLATIONS)
         return reply.of(reply.value[0].translation_text)
 
     def caption(self, picture: bytes) -> Reply[str]:

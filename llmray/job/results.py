@@ -125,6 +125,12 @@ class EndpointStatus(Result):
     model: str
     status: str
     replicas: int
+    requests_per_s: float | None = None
+    """In the last second; None, as the next two, where HAProxy cannot be asked from this machine."""
+    response_ms: float | None = None
+    """Mean of the last 1,024 answers, queueing included."""
+    failed: int | None = None
+    """Answers of 500 and above since the start."""
     keys: str = ""
     """File of the API keys that it asks for; empty: none."""
 

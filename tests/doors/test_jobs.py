@@ -83,9 +83,12 @@ def test_a_verb_runs_there_and_its_exit_code_comes_back(elsewhere, tmp_path):
     assert (tmp_path / "s" / "manifest.json").exists()
     assert any("uploading" in line for line in lines)
     assert identity in [status.id for status in jobs.list_jobs(elsewhere).jobs]
+    kept = (tmp_path / "s" / "logs" / f"{identity}.log").read_text()
     told: list[str] = []
     jobs.logs(elsewhere, identity, follow=False, on_line=told.append)
     assert any('"rows"' in line for line in told)
+    assert '"rows"' in kept
+    assert set(kept.splitlines()) <= set(told)
 
     bad = load(job, ["data.train=/no/such/file.jsonl", f"output={tmp_path}/t"])
     _, code = jobs.submit("prepare", bad, elsewhere, on_line=lines.append)

@@ -36,7 +36,7 @@ def test_an_endpoint_counts_the_replicas_that_run() -> None:
         "replicas": [{"state": "RUNNING"}, {"state": "STARTING"}],
     }
     app = {"name": "qa", "route_prefix": "/qa", "status": "RUNNING", "deployments": {"qa": deployment}}
-    found = details.endpoint("http://h:1", app)
+    found = details.endpoint("http://h:1", app, {})
     assert (found.url, found.model, found.replicas) == ("http://h:1/qa", "runs/qa", 1)
 
 

@@ -61,7 +61,7 @@ def test_a_model_tells_what_is_known_of_it() -> None:
     batcher = Batcher(predict, pieces, max_batch_size=1, wait_s=0, max_queued=1)
     app = routes.build("qa", Identity("tiny", "3", "torch", "abc"), batcher, about={"metrics": {"f1": 50.0}})
     found = TestClient(app).get("/info").json()
-    known = {"model": "tiny", "version": "3", "engine": "torch", "lineage": "abc"}
+    known = {"model": "tiny", "version": "3", "engine": "torch", "lineage": "abc", "name": None}
     assert found == {"task": "qa", **known, "metrics": {"f1": 50.0}}
 
 

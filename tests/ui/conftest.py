@@ -21,9 +21,11 @@ class Endpoints:
     def __init__(self) -> None:
         self.behave()
         app = FastAPI()
+        app.add_api_route("/-/routes", self._routes, methods=["GET"])
         app.add_api_route("/{route}/healthz", self._health, methods=["GET"])
         app.add_api_route("/{route}/info", self._info, methods=["GET"])
         app.add_api_route("/{route}", self._answer, methods=["POST"])
+        app.add_api_route("/{route}/{name}", self._answer, methods=["POST"])
         self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
@@ -31,6 +33,8 @@ class Endpoints:
         """Forget everything."""
         self.trouble: dict[str, str] = {}
         self.answers: dict[str, object] = {}
+        self.translators: list[str] = []
+        self.asked: list[str] = []
         self.sent: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.tokens, self.token_s, self.streamed = STORY, 0.02, 0
@@ -52,6 +56,10 @@ class Endpoints:
             before = self.streamed
             time.sleep(10 * self.token_s)
 
+    def _routes(self) -> dict[str, str]:
+        names = ["", *(f"/{name}" for name in self.translators[1:])]
+        return {f"/translate{name}": f"translation{name}" for name in names} | {"/qa": "qa"}
+
     def _health(self, route: str) -> Response:
         if self.trouble.get(f"/{route}") == "absent":
             return Response(f"Path '/{route}' not found.", 404, media_type="text/plain")
@@ -62,12 +70,15 @@ class Endpoints:
         if self.trouble.get(f"/{route}") == "absent" or route not in ("qa", "translate", "caption", "generate"):
             return Response(f"Path '/{route}' not found.", 404, media_type="text/plain")
         told = {"task": route, "model": f"shapes-{route}", "version": "3", "metrics": {"exact_match": 95.25}}
+        if self.translators and route == "translate":
+            told["name"] = self.translators[0]
         return JSONResponse(told | {"created": "2026-01-02T03:04:05+00:00"}, headers=self._names(route))
 
     def _names(self, route: str) -> dict[str, str]:
         return {"x-llmray-model": f"shapes-{route}", "x-llmray-version": "3"}
 
     async def _answer(self, route: str, request: Request) -> Response:
+        self.asked.append(request.url.path)
         content = await request.body()
         is_json = request.headers.get("content-type") == "application/json"
         self.sent.append(json.loads(content) if is_json else {"bytes": content})

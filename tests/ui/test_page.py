@@ -96,6 +96,29 @@ def test_what_was_asked_is_shown_as_a_command_and_as_a_program(visit, endpoints)
     expect(page.locator("#api-python")).to_contain_text(f"client.translation({asked!r})")
 
 
+def test_a_translator_is_chosen_among_several_and_turned_round(visit, endpoints):
+    endpoints.translators = ["en-de", "de-en", "en-fr"]
+    page = visit()
+    go(page, "Translate")
+    page.get_by_label("Text", exact=True).fill("There is a circle.")
+    page.locator("#translate-button").click()
+    said = page.locator("#translate-answer .lr-said")
+    expect(said).to_have_attribute("lang", "de")
+    german = said.inner_text()
+    page.locator("#translate-swap").click()
+    expect(page.get_by_label("Text", exact=True)).to_have_value(german)
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("de → en")
+    page.locator("#translate-button").click()
+    expect(said).to_have_attribute("lang", "en")
+    assert (endpoints.asked, endpoints.sent[-1]["inputs"]) == (["/translate/en-de", "/translate/de-en"], german)
+    go(page, "API")
+    expect(page.locator("#api-python")).to_contain_text(f"{endpoints.url}/translate/de-en")
+    go(page, "Translate")
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="en → fr").click()
+    expect(page.locator("#translate-swap")).to_be_disabled()  # no model goes back
+
+
 def test_models_are_listed_with_their_scores(visit, endpoints):
     endpoints.trouble = {"/caption": "absent"}
     page = visit()

@@ -1,0 +1,55 @@
+"""What a submitted command prints is passed on and kept, whatever becomes of it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+SLOW = """
+import signal, sys, time
+def end(*_):
+    print("saving", flush=True)
+    sys.exit(130)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def started(log: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cluster.keep", str(log), sys.executable, "-c", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def test_the_exit_code_and_every_line_come_through(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "job.log"
+    run = started(log, "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)")
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 3
+    assert sorted(log.read_text().splitlines()) == ["one", "two"]
+    assert log.read_text() == out
+
+
+def test_who_is_told_to_stop_has_its_last_words_kept(tmp_path: Path) -> None:
+    """As Ray's jobs are stopped: a signal to every process."""
+    run = started(tmp_path / "log", SLOW)
+    assert run.stdout
+    assert run.stdout.readline() == "ready\n"
+    for line in subprocess.check_output(["ps", "-o", "pid=", "-s", str(run.pid)], text=True).split():
+        subprocess.run(["kill", "-TERM", line], check=False)
+    assert run.wait(30) == 130
+    assert (tmp_path / "log").read_text() == "ready\nsaving\n"
+
+
+def test_a_killed_command_ends_as_a_shell_would_say(tmp_path: Path) -> None:
+    run = started(tmp_path / "log", "import os; os.kill(os.getpid(), 9)")
+    assert run.wait(30) == 128 + signal.SIGKILL
+
+
+def test_storage_that_fails_costs_the_log_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = started(tmp_path / "file" / "log", "print('done')")
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 0
+    assert out.startswith("done\n")
+    assert "this output could not be kept" in out
