@@ -38,15 +38,16 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process does all that needs the one Ray; other files go to whoever is free.  `tests/cluster`, for which there
-    must be none, comes first, then what needs it, which takes long."""
+    """One process does all that needs the one Ray; a file whose tests name no group goes to whoever is free.
+    `tests/cluster`, for which there must be none, comes first, then what needs it, which takes long."""
 
     def rank(item: pytest.Item) -> int:
         needs_ray = "ray_cluster" in getattr(item, "fixturenames", ())
         return 1 if needs_ray else 0 if item.path.parent.name == "cluster" else 2
 
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if rank(item) == 1 else str(item.path)))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("ray" if rank(item) == 1 else str(item.path)))
     items.sort(key=rank)
 
 
@@ -89,7 +90,7 @@ def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         reason = f"no browser here: {CHROMIUM} is missing (Debian: apt install chromium)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         yield chromium

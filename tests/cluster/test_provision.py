@@ -19,6 +19,8 @@ from cluster.providers import aws_owned
 from cluster.spec import load
 from llmray.job.errors import ClusterError
 
+pytestmark = pytest.mark.xdist_group("clusters")
+
 REGION = "eu-central-1"
 OWNER = "203.0.113.7/32"
 TREE: dict[str, Any] = {

@@ -13,6 +13,8 @@ from llmray import verbs
 from llmray.job.errors import ClusterError
 from llmray.job.load import load
 
+pytestmark = pytest.mark.xdist_group("clusters")
+
 
 def free_ports(count: int) -> list[int]:
     import socket
@@ -53,7 +55,7 @@ def elsewhere(tmp_path_factory):
     finally:
         head.terminate()
         try:
-            head.wait(20)
+            head.wait(5)
         except subprocess.TimeoutExpired:
             os.killpg(head.pid, 9)
 

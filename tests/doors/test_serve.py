@@ -222,7 +222,7 @@ def test_the_page_shows_what_each_endpoint_answers(live: ServeResult, browser: B
         ):
             page.get_by_role("tab", name=tab).click()
             page.locator(start).first.click()
-            expect(page.locator(answer)).to_be_visible(timeout=20_000)
+            expect(page.locator(answer)).to_be_visible()
             by = page.locator(f"#{tab.lower()}-answer .lr-by")
             expect(by).to_contain_text(re.compile(r"Answered by .+ in [\d.]+ m?s"))
         page.get_by_role("tab", name="Models").click()

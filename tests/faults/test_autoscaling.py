@@ -18,6 +18,9 @@ from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from serve.environment import free_block
+from serve.head import outside
+
+pytestmark = pytest.mark.xdist_group("clusters")
 
 ALIVE = GcsNodeInfo.GcsNodeState.ALIVE
 HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
@@ -61,7 +64,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     first = free_block()[0]
     names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
     ports = [f"--{name}={first + number}" for number, name in enumerate((*names, "dashboard-agent-grpc-port"))]
-    found = f"{ray.util.get_node_ip_address()}:{first}"
+    found = f"{outside()}:{first}"
     (tmp_path / "autoscaling.json").write_text(json.dumps(config(found)))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", *ports]
     command += [f"--autoscaling-config={tmp_path / 'autoscaling.json'}", "--disable-usage-stats"]
@@ -98,6 +101,7 @@ def until(true: Callable[[], bool], within_s: float, log: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_machines_come_for_a_sweep_and_go_after_it(address: str, tmp_path: Path) -> None:
     said = tmp_path / "said"
     words = ["tune", *SWEEP, f"scale.address={address}", f"output={tmp_path / 'sweep'}"]

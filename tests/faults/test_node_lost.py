@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("clusters")
+
 PROGRAM = """
 import copy, json, os, sys, threading, time
 from dataclasses import replace
@@ -104,7 +106,7 @@ def test_training_goes_on_with_fewer_workers_and_every_block_is_seen_once(tmp_pa
     words = [sys.executable, "-c", PROGRAM, str(tmp_path), warning]
     run = subprocess.run(words, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    result = json.loads(run.stdout.splitlines()[-1])
+    result = json.loads(next(line for line in run.stdout.splitlines() if line.startswith("{")))
     seats = [[json.loads(line) for line in path.open()] for path in sorted((tmp_path / "told").iterdir())]
     before, after = ([seat for seat in seats if seat[0]["world"] == world] for world in (2, 1))
     first, second = sorted(before, key=lambda seat: seat[0]["rank"])

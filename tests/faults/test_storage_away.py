@@ -1,4 +1,4 @@
-"""All of a run lies in an object store, which goes away for 20 s; later the run is killed, and goes on from there."""
+"""All of a run lies in an object store, which goes away for 30 s; later the run is killed, and goes on from there."""
 
 import json
 import os
@@ -20,7 +20,7 @@ JOB = [
     *("data.tokenizer={vocab_size: 400}", "scale={workers: 1, max_failures: 0}"),
     "train={steps: 600, batch_size: 8, log_every: 20, checkpoint_every: 20, keep_checkpoints: 3}",
 ]
-AWAY_S = 20
+AWAY_S = 30
 
 
 def started(output: str) -> subprocess.Popen[str]:

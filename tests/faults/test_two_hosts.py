@@ -22,6 +22,7 @@ MODEL = ["task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny"]
 STEPS = 1500
 
 pytestmark = [
+    pytest.mark.xdist_group("clusters"),
     pytest.mark.slow,
     pytest.mark.skipif(not shutil.which("ip") or os.getuid() != 0, reason="network namespaces need root and `ip`"),
 ]
