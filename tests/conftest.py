@@ -37,6 +37,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process does all that needs the one Ray; a file whose tests name no group goes to whoever is free.
     `tests/cluster`, for which there must be none, comes first, then what needs it, which takes long."""
