@@ -20,6 +20,7 @@ input[type=range] { --neutral-200: var(--input-border-color); }
 #connection > button { font-size: 14px; color: var(--body-text-color-subdued); }
 #connection .form { max-width: 420px; }
 .lr-connection { font-size: 14px; }
+#translate-swap { align-self: end; }
 .lr-examples .label svg { display: none; }
 .lr-examples { margin-top: 14px; }
 .lr-examples .gallery-item { color: var(--body-text-color); border-color: var(--input-border-color); text-align: left;
