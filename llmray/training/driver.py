@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import Any
 
 import ray
@@ -69,16 +69,18 @@ def on_workers(
             datasets={name: ds for name, ds in datasets.items() if name == "train"},
             dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
         )
-        pool = ThreadPoolExecutor(1)  # in the main thread Ray would take Ctrl-C over
-        future = pool.submit(trainer.fit)
-        pool.shutdown(wait=False)
-        while not future.done():
+        # In the main thread Ray would take Ctrl-C over.  An interrupted program does not wait for this pool's thread,
+        # as it would for an executor's: a call of Ray may never return once Ray has ended.
+        pool = ThreadPool(1)
+        fitted = pool.apply_async(trainer.fit)
+        pool.close()
+        while not fitted.ready():
             if asked.is_set():
                 ray.get(told.ask_to_stop.remote())
             time.sleep(POLL_S)
             take(ray.get(told.take.remote()))
         take(ray.get(told.take.remote()))
-        return _result(future, scale)
+        return _result(fitted, scale)
 
 
 def shares(held_out: Any, workers: int) -> list[Any]:
@@ -91,9 +93,9 @@ def shares(held_out: Any, workers: int) -> list[Any]:
     return made.split_at_indices([rows * i // workers for i in range(1, workers)]) if workers > 1 else [made]
 
 
-def _result(future: Future[Any], scale: Scale) -> Outcome:
+def _result(fitted: AsyncResult[Any], scale: Scale) -> Outcome:
     try:
-        metrics, step = future.result().return_value
+        metrics, step = fitted.get().return_value
         return metrics, step
     except ray.train.TrainingFailedError as error:
         if cause := cause_of(error):
