@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import ray
 import ray.data
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 
 from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
@@ -115,8 +115,10 @@ def _told_to_workers(**variables: str) -> Iterator[None]:
 
 
 def _join(address: str) -> None:
-    _require_answer(address)
     try:
+        if address == "auto":  # wherever `ray start` was used last, be it dead
+            address = services.get_ray_address_from_environment(address, None)
+        _require_answer(address)
         env = {"worker_process_setup_hook": speak_over_ray_s}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=env)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -35,12 +35,7 @@ def build(
 
     `about`: what is known of the model beside that, for `/info`.  `alias`: the model's name below the task's route.
     """
-    told = {
-        "task": task,
-        "model": identity.name,
-        "version": identity.version,
-        "engine": identity.engine,
-    }
+    told = {"task": task, "model": identity.name, "version": identity.version, "engine": identity.engine}
     route = f"{ROUTES[task]}/{alias}" if alias else ROUTES[task]
     title = f"llmray {route}"
     app = FastAPIOffline(title=title, version=identity.version, redoc_url=None, redirect_slashes=False)

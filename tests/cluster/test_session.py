@@ -24,6 +24,16 @@ def test_an_address_where_nothing_listens_is_refused(form: str) -> None:
             pass
 
 
+@pytest.mark.timeout(30)
+def test_a_cluster_that_auto_finds_dead_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ClusterError, match=f"{address}: nothing answers there"), session(Scale(address="auto")):
+            pass
+
+
 @pytest.mark.timeout(60)
 def test_a_host_that_does_not_exist_is_refused() -> None:
     address = "no-such-host.invalid:6379"
