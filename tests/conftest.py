@@ -13,6 +13,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from playwright.sync_api import Browser, expect, sync_playwright
 from werkzeug.serving import make_server
 
+from serve.environment import free_block
+
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
@@ -29,6 +31,10 @@ PRESETS = {
 }
 OPTIONS = {"classification": {"labels": ["blue", "red"]}}
 TEXTS = ["A red circle is above a blue square.", "Ein roter Kreis ist über einem blauen Quadrat.", "What is red?"] * 20
+HEAD_PORTS = (
+    *("port", "dashboard-port", "ray-client-server-port"),
+    *("dashboard-agent-listen-port", "dashboard-agent-grpc-port"),
+)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -60,6 +66,17 @@ def ray_cluster() -> Iterator[None]:
 
     with session(Scale(), cpus=6):
         yield
+
+
+@pytest.fixture(scope="session")
+def head_ports() -> Callable[[], dict[str, int]]:
+    """Free ports for a head node, by their option of `ray start`."""
+
+    def chosen() -> dict[str, int]:
+        first = free_block()[0]
+        return {name: first + number for number, name in enumerate(HEAD_PORTS)}
+
+    return chosen
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,14 @@
 """Whatever is interrupted, and however often, ends with 130, leaves no process behind, and goes on when asked again."""
 
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,20 +17,21 @@ JOB = [
     *("task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny"),
     *("data.train=builtin:shapes?rows=400", "data.tokenizer={vocab_size: 400, sample_rows: 200}"),
 ]
-LONG = [*JOB, "train={steps: 200, batch_size: 8, log_every: 1}", "scale.workers=2"]
+LONG = [*JOB, "train={steps: 300, batch_size: 8, log_every: 1}", "scale.workers=2"]
 SEARCH = [
     *(*JOB, "train={steps: 4000, batch_size: 8, eval_every: 20}", "data.eval=builtin:shapes?rows=16&split=eval"),
     "tune={space: {train.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3]}, trials: 4, grace_steps: 2000}",
 ]
-TERMINATED, TWICE = [signal.SIGTERM], [signal.SIGINT] * 2
+ONCE, TWICE, TERMINATED = [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]
 
 
-def told(output: Path) -> list[int]:
-    """The steps of which there is a row."""
+def losses(output: Path) -> list[tuple[int, float]]:
+    """Step and loss, as exactly as they were written."""
     if not (output / "metrics.jsonl").exists():
         return []
     lines = (output / "metrics.jsonl").read_text().splitlines(keepends=True)
-    return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [(row["step"], row["loss"]) for row in found]
 
 
 class Run:
@@ -52,7 +55,7 @@ class Run:
 
     def wait_for_step(self, output: Path, step: int, within_s: float = 300) -> None:
         deadline = time.monotonic() + within_s
-        while len(told(output)) < step:
+        while len(losses(output)) < step:
             assert self.process.poll() is None, self.text()
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.002)
@@ -62,6 +65,13 @@ class Run:
             self.process.send_signal(number)
             time.sleep(0.3)
         return self.process.wait(120)
+
+    def kill(self) -> None:
+        """What a power cut does: SIGKILL for the program and every process of Ray that it started."""
+        for line in self._processes().splitlines():
+            with suppress(ProcessLookupError):
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+        self.process.wait(60)
 
     def left_over(self, within_s: float = 10) -> str:
         """Processes that are still there after a moment: Ray's end when they notice that their node has."""
@@ -85,20 +95,23 @@ def running(said: Path, *words: str) -> Iterator[Run]:
 
 
 @pytest.mark.slow
-def test_two_workers_are_interrupted_and_what_is_printed_goes_on(tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    with running(tmp_path / "said", "train", *LONG, f"output={output}") as run:
-        run.wait_for_step(output, 3)
-        assert run.interrupt(TWICE) == 130, run.text()
-        assert "Traceback" not in run.text()
-        assert f"llmray train {output}/job.yaml" in run.text()
-        assert run.left_over() == ""
-    assert not (output / "result.json").exists()
-    with running(tmp_path / "again", "train", f"{output}/job.yaml") as run:
+def test_two_workers_are_interrupted_and_the_run_goes_on(tmp_path: Path) -> None:
+    """By SIGTERM, then by Ctrl-C twice; each time what is printed goes on."""
+    output, words = tmp_path / "run", [*LONG, f"output={tmp_path / 'run'}"]
+    for signals in (TERMINATED, TWICE):
+        with running(tmp_path / "said", "train", *words) as run:
+            run.wait_for_step(output, 3 + max((step for step, _ in losses(output)), default=0))
+            assert run.interrupt(signals) == 130, run.text()
+            assert "Traceback" not in run.text()
+            assert f"llmray train {output}/job.yaml" in run.text()
+            assert run.left_over() == ""
+        assert not (output / "result.json").exists()
+        words = [str(output / "job.yaml")]
+    with running(tmp_path / "again", "train", *words) as run:
         assert run.process.wait(300) == 0, run.text()
-    steps = told(output)
+    steps = [row[0] for row in losses(output)]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 200
+    assert steps[-1] == 300
 
 
 @pytest.mark.slow
@@ -107,7 +120,7 @@ def test_two_workers_are_interrupted_and_what_is_printed_goes_on(tmp_path: Path)
     [
         (["tune", *SEARCH], "trials ", TWICE),
         (["demo"], "train writer …", TWICE),
-        (["demo"], "train writer: preparing", TERMINATED),
+        (["demo"], "train writer: preparing", ONCE),
         (["serve", "model.from=nowhere/model", "task=qa"], "serve …", TWICE),
     ],
     ids=["tune", "demo, training", "demo, early", "serve"],
@@ -144,3 +157,23 @@ def test_an_interruption_that_falls_into_a_destructor_is_not_lost() -> None:
     done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=15)
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_power_cut_changes_nothing_that_comes_out(tmp_path: Path) -> None:
+    """Killed with all its processes at some step and run again: losses and weights are those of a run left alone."""
+    job = [*JOB, "train={steps: 60, batch_size: 8, log_every: 1, checkpoint_every: 5}"]
+    job += ["scale={workers: 1, max_failures: 0}"]
+    with running(tmp_path / "said", "train", *job, f"output={tmp_path / 'whole'}") as run:
+        assert run.process.wait(300) == 0, run.text()
+    output, step = tmp_path / "cut", random.randrange(1, 60)
+    with running(tmp_path / "killed", "train", *job, f"output={output}") as run:
+        run.wait_for_step(output, step)
+        run.kill()
+    assert not (output / "result.json").exists()
+    with running(tmp_path / "again", "train", *job, f"output={output}") as run:
+        assert run.process.wait(300) == 0, run.text()
+    assert len(losses(output)) == 60
+    assert losses(output) == losses(tmp_path / "whole"), step
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (output, tmp_path / "whole")]
+    assert weights[0] == weights[1], step

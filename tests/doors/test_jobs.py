@@ -16,39 +16,24 @@ from llmray.job.load import load
 pytestmark = pytest.mark.xdist_group("clusters")
 
 
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
+def elsewhere(tmp_path_factory, head_ports):
     """A head node of its own, started as a user would, that ends with its process group."""
-    gcs, dashboard, client, agent, grpc = free_ports(5)
+    ports = head_ports()
     folder = tmp_path_factory.mktemp("head")
     # Ray's jobs do not start from an interpreter whose path has a space, which a checkout's may.
     (folder / "venv").symlink_to(sys.prefix)
     binaries = folder / "venv" / "bin"
     command = [
         *(str(binaries / "python"), "-m", "ray.scripts.scripts"), "start", "--head", "--block",
-        "--num-cpus=4", f"--port={gcs}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-        f"--dashboard-agent-listen-port={agent}",
-        f"--dashboard-agent-grpc-port={grpc}",
+        "--num-cpus=4", "--dashboard-host=127.0.0.1", *(f"--{name}={port}" for name, port in ports.items()),
         "--disable-usage-stats",
     ]  # fmt: skip
     # Workers start `python`: the one of this environment.
     env = os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     with (folder / "log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
-    address = f"http://127.0.0.1:{dashboard}"
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
     try:
         wait_for(address, head, folder / "log")
         yield address

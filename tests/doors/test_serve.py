@@ -427,10 +427,11 @@ def test_the_last_copy_ends_when_nobody_asks_and_comes_back_for_who_does(
     def ask(number: int) -> int:
         return httpx.post(f"{live.url}/translate", json={"inputs": f"circle {number}"}, timeout=120).status_code
 
-    until(lambda: copies() == 0, within_s=120)
-    with ThreadPoolExecutor(8) as many:
-        assert set(many.map(ask, range(16))) == {200}
-    assert copies() >= 1
+    for _ in range(2):
+        until(lambda: copies() == 0, within_s=120)
+        with ThreadPoolExecutor(8) as many:
+            assert set(many.map(ask, range(16))) == {200}
+        assert copies() >= 1
 
 
 def test_a_missing_model_is_named_and_the_others_stay(live: ServeResult, tmp_path: Path) -> None:

@@ -220,13 +220,14 @@ def test_ten_kills_lose_and_repeat_no_row(store: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stored_corpus_is_learned_from_in_one_order_by_any_number_of_workers(store: Path, tmp_path: Path) -> None:
-    """Two workers are stopped, one goes on: losses are those of one that did it all."""
-    told = stored(store, "train.steps=120", "train.batch_size=12", "train.precision=fp32")
+    """Two workers are stopped, three go on and are stopped, one ends it: losses are those of one that did it all."""
+    told = stored(store, "train.steps=200", "train.batch_size=12", "train.precision=fp32")
     interrupted(job_of(tmp_path / "cut", *told), 5)
+    interrupted(job_of(tmp_path / "cut", *told, "scale.workers=3"), 5)
     train(job_of(tmp_path / "cut", *told, *HERE), Progress.silent())
     train(job_of(tmp_path / "whole", *told, *HERE), Progress.silent())
     cut, whole = logged(tmp_path / "cut", "loss"), logged(tmp_path / "whole", "loss")
-    assert list(cut) == list(range(1, 121))
+    assert list(cut) == list(range(1, 201))
     assert cut == pytest.approx(whole, rel=1e-3)
 
 

@@ -17,7 +17,6 @@ import ray
 from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
-from serve.environment import free_block
 from serve.head import outside
 
 pytestmark = pytest.mark.xdist_group("clusters")
@@ -46,7 +45,7 @@ def config(address: str) -> dict[str, object]:
         "cluster_name": "sweep",
         "provider": {
             **{"type": "fake_multinode", "head_node_id": HEAD},
-            **{"gcs_address": address, "launch_multiple": True},
+            **{"gcs_address": address, "launch_multiple": True, "disable_node_updaters": True},
         },
         "available_node_types": kinds,
         "head_node_type": "head",
@@ -59,14 +58,13 @@ def config(address: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
+def address(tmp_path: Path, head_ports: Callable[[], dict[str, int]]) -> Iterator[str]:
     """Of a head that may have two machines more."""
-    first = free_block()[0]
-    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
-    ports = [f"--{name}={first + number}" for number, name in enumerate((*names, "dashboard-agent-grpc-port"))]
-    found = f"{outside()}:{first}"
+    ports = head_ports()
+    found = f"{outside()}:{ports['port']}"
     (tmp_path / "autoscaling.json").write_text(json.dumps(config(found)))
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", *ports]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
     command += [f"--autoscaling-config={tmp_path / 'autoscaling.json'}", "--disable-usage-stats"]
     told = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}
     told |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD, "RAY_CLOUD_INSTANCE_ID": HEAD}
@@ -76,7 +74,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         until(lambda: answers(found), 120, tmp_path / "head.log")
         yield found
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
+        os.killpg(head.pid, signal.SIGKILL)  # asked to end, its control store takes 30 s
         head.wait(60)
 
 

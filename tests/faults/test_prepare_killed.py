@@ -13,7 +13,7 @@ import pytest
 
 from llmray.store import place
 
-FILES = 4
+FILES = 8
 JOB = ["task={name: causal_lm, seq_len: 32, packing: documents}", "data.clean={}", "data.tokenizer={vocab_size: 400}"]
 
 
@@ -30,7 +30,7 @@ def ended(run: subprocess.Popen[str]) -> None:
 
 def fill(folder: str) -> None:
     for number in range(FILES):
-        texts = [f"document {number} {row} " + " ".join(f"w{row + k}" for k in range(40)) for row in range(100)]
+        texts = [f"document {number} {row} " + " ".join(f"w{row + k}" for k in range(40)) for row in range(200)]
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         place.write_text(place.join(folder, f"{number:02}.jsonl"), lines)
 
