@@ -23,10 +23,11 @@ from llmray.stream.errors import cause_of, chain
 from llmray.training import failure
 from llmray.training.attempt import Outcome, Work
 from llmray.training.stopping import interrupts
-from llmray.training.watch import EndOnOurErrors, Journal
+from llmray.training.watch import EndOnOurErrors, Introduce, Journal
 from llmray.training.worker import learn
 
 POLL_S = 0.1
+END_WITHIN_S = 10
 
 TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # 2 s by default: the time to see that a worker ended or died
@@ -64,23 +65,34 @@ def on_workers(
                 name="train",
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=scale.max_failures),
-                callbacks=[EndOnOurErrors()],
+                callbacks=[EndOnOurErrors(), Introduce(told)],
             ),
             datasets={name: ds for name, ds in datasets.items() if name == "train"},
             dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
         )
-        # In the main thread Ray would take Ctrl-C over.  An interrupted program does not wait for this pool's thread,
-        # as it would for an executor's: a call of Ray may never return once Ray has ended.
-        pool = ThreadPool(1)
+        pool = ThreadPool(1)  # in the main thread Ray would take Ctrl-C over
         fitted = pool.apply_async(trainer.fit)
         pool.close()
-        while not fitted.ready():
-            if asked.is_set():
-                ray.get(told.ask_to_stop.remote())
-            time.sleep(POLL_S)
-            take(ray.get(told.take.remote()))
+        try:
+            while not fitted.ready():
+                if asked.is_set():
+                    ray.get(told.ask_to_stop.remote())
+                time.sleep(POLL_S)
+                take(ray.get(told.take.remote()))
+        finally:
+            _end(fitted, told)
         take(ray.get(told.take.remote()))
         return _result(fitted, scale)
+
+
+def _end(fitted: AsyncResult[Any], told: Any) -> None:
+    """Of a run that is left early, nothing goes on: Ray, once ended, ends the process of a thread that waits for it."""
+    core = ray._private.worker.global_worker.core_worker
+    deadline = time.monotonic() + END_WITHIN_S
+    while not fitted.ready() and time.monotonic() < deadline:
+        if controller := ray.get(told.controlled_by.remote()):
+            core.kill_actor(ray.ActorID.from_hex(controller), True)
+        fitted.wait(POLL_S)
 
 
 def shares(held_out: Any, workers: int) -> list[Any]:

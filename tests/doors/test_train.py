@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from ray._private.state import actors
+from ray.train.v2._internal.execution.controller import TrainController
 from transformers import AutoTokenizer
 
 from llmray.job.errors import DataError, InterruptedWorkError, JobError, StoreError
@@ -279,3 +281,18 @@ def test_inputs_must_fit_the_model(unbroken: Path, tmp_path: Path, override: str
     job = job_of(tmp_path / "run", *HERE, f"model.from={unbroken / 'model'}", override.format(tmp_path))
     with pytest.raises(JobError, match=message):
         train(job, Progress.silent())
+
+
+class LeftAtTheFirstStep(Progress):
+    """What the second Ctrl-C raises."""
+
+    def update(self, label: str, step: int, **metrics: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_of_a_run_that_is_left_nothing_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(job_of(tmp_path / "run", "train.steps=100000"), LeftAtTheFirstStep(quiet=True))
+    at_work = [actor for actor in actors().values() if actor["ActorClassName"] == TrainController.__name__]
+    assert at_work
+    assert {actor["State"] for actor in at_work} == {"DEAD"}
