@@ -7,12 +7,12 @@ SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 FIND_PYTHON := for p in $(PYTHON) python3 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done
 
-.PHONY: help demo test test-fast check bench clean
+.PHONY: help demo test test-slow check bench clean
 
 help:
 	@echo "make demo       install, then the whole life of a model on this machine, with a web page"
-	@echo "make test       install with the test tools, then the whole suite"
-	@echo "make test-fast  the suite without the tests marked slow"
+	@echo "make test       install with the test tools, then the tests that take seconds"
+	@echo "make test-slow  those that take minutes: long runs, kills, clusters of several machines"
 	@echo "make check      lint, format, types, direction of imports"
 	@echo "make bench      benchmarks, written to docs/benchmarks.md's commands"
 	@echo "make clean      remove what the other targets made"
@@ -21,10 +21,10 @@ demo: $(VENV)/.installed
 	$(PY) -m llmray demo
 
 test: $(VENV)/.installed-dev
-	$(PYTEST)
-
-test-fast: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(PYTEST) -m slow
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
