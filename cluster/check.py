@@ -16,13 +16,11 @@ from llmray.job.schema import Job
 def check(spec: Cluster | None, job: Job | None) -> CheckResult:
     """Check the cluster of the session that runs."""
     storage = (spec.storage if spec else None) or (job.output if job else None)
-    worker_gib = _worker_gib(job) if job and job.model and job.task else None
     nodes = gather(storage)
+    gpus = [gpu.name for node in nodes for gpu in node.gpus]
+    estimated = _estimated(job, spec, next(iter(gpus), spec.workers.gpu if spec else None)) if job else {}
     return CheckResult(
-        findings=tuple(judge(nodes, job, worker_gib)),
-        nodes=len(nodes),
-        gpus=sum(len(node.gpus) for node in nodes),
-        worker_gib=worker_gib,
+        findings=tuple(judge(nodes, job, estimated.get("worker_gib"))), nodes=len(nodes), gpus=len(gpus), **estimated
     )
 
 
@@ -39,7 +37,18 @@ def check_there(spec: Cluster | None, job: Job | None, address: str, on_line: Li
     raise ClusterError(f"{address}: job {identity} told no findings; what it said is above")
 
 
-def _worker_gib(job: Job) -> float:
-    from cluster.memory import shape, worker_gib
+def _estimated(job: Job, spec: Cluster | None, gpu: str | None) -> dict[str, float | None]:
+    """What is known of a training run beforehand."""
+    if not (job.model and job.task):
+        return {}
+    from cluster.memory import worker_gib
+    from cluster.price import cost, hours
+    from cluster.shape import shape
 
-    return worker_gib(job, shape(job))
+    found = shape(job)
+    long = hours(job, found, gpu)
+    return {
+        "worker_gib": worker_gib(job, found),
+        "hours": long,
+        "cost": cost(job, spec, long) if spec and long is not None else None,
+    }

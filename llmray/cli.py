@@ -262,13 +262,15 @@ def _ui(parser: argparse.ArgumentParser) -> None:
 def _submit(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> int:
         job, overrides = _split(args.job)
-        identity, code = verbs.submit(args.remote, job, *overrides, address=args.address, follow=not args.no_wait)
+        chosen = {"address": args.address, "retries": args.retries, "follow": not args.no_wait}
+        identity, code = verbs.submit(args.remote, job, *overrides, **chosen)
         print(json.dumps({"job_id": identity, "exit_code": code}) if args.json else identity)
         return code
 
     parser.add_argument("remote", choices=verbs.REMOTE_VERBS, metavar="VERB", help=", ".join(verbs.REMOTE_VERBS))
     _with_job(parser)
     parser.add_argument("--address", required=True, help="the cluster's dashboard, e.g. http://HOST:8265")
+    parser.add_argument("--retries", type=int, default=0, metavar="N", help="run it again, up to N times, if it fails")
     parser.add_argument("--no-wait", action="store_true", help="return once the job is submitted")
     parser.set_defaults(run=run)
 
@@ -360,7 +362,7 @@ def _tables(result: BaseModel) -> list[Any]:
         return [_grid([row.model_dump() for row in rows])] if rows else ["nothing yet"]
     if isinstance(result, CheckResult):
         rest = Table(show_header=False, box=None)
-        for key in ("nodes", "gpus", "worker_gib"):
+        for key in ("nodes", "gpus", "worker_gib", "hours", "cost"):
             rest.add_row(key, _cell(getattr(result, key)))
         return [rest, _grid([f.model_dump() for f in result.findings]) if result.findings else "no fault found"]
     if isinstance(result, DemoResult):

@@ -215,6 +215,10 @@ class CheckResult(Result):
     gpus: int
     worker_gib: float | None = None
     """Memory that one training worker of the job takes, estimated."""
+    hours: float | None = None
+    """Time that the job's steps take on its GPUs, estimated; None where its steps or FLOPs are not known beforehand."""
+    cost: float | None = None
+    """Of the cluster file's head and workers in that time, by their prices."""
 
 
 class FilesResult(Result):

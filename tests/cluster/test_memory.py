@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cluster.memory import Shape, _lasting, _passing, shape, worker_gib
+from cluster.memory import _lasting, _passing, worker_gib
+from cluster.shape import Shape, shape
 from llmray.job.load import load
 from llmray.job.schema import Job
 
