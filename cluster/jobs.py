@@ -37,14 +37,18 @@ MOST_BYTES = 10 * 2**20
 Line = Callable[[str], None]
 
 
-def submit(verb: str, job: Job, address: str, *, follow: bool = True, on_line: Line = print) -> tuple[str, int]:
+def submit(
+    verb: str, job: Job, address: str, *, retries: int = 0, follow: bool = True, on_line: Line = print
+) -> tuple[str, int]:
     """Run a verb there: the job's id and, when followed to its end, the verb's exit code (else 0).
 
-    Raises `ClusterError` when the cluster cannot be reached or refuses.
+    `retries`: how often it is run again after a failure.  Raises `ClusterError` when the cluster cannot be reached or
+    refuses.
     """
     there = job.model_copy(update={"scale": job.scale.model_copy(update={"address": "auto"})})
     files = {"job.yaml": dump(there)}
-    return send(f"{verb} job.yaml --json", files, address, output=job.output, follow=follow, on_line=on_line)
+    words = f"{verb} job.yaml --json"
+    return send(words, files, address, output=job.output, retries=retries, follow=follow, on_line=on_line)
 
 
 def send(
@@ -53,15 +57,17 @@ def send(
     address: str,
     *,
     output: str | None = None,
+    retries: int = 0,
     follow: bool = True,
     on_line: Line = print,
 ) -> tuple[str, int]:
     """Run a command line of llmray there, beside these files.  It goes on when whoever follows it goes away.
 
-    What it prints is kept as `logs/ID.log` under `output`.
+    What it prints is kept as `logs/ID.log` under `output`; what has an output can be retried.
     """
     identity = f"{words.split()[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    keep = f"-m cluster.keep {shlex.quote(place.join(output, 'logs', f'{identity}.log'))} python " if output else ""
+    log = shlex.quote(place.join(output, "logs", f"{identity}.log")) if output else ""
+    keep = f"-m cluster.keep {log} {retries} python " if output else ""
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="llmray-submit-") as scratch, _clear(address):
         folder = packed(files, Path(scratch))

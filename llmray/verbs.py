@@ -253,15 +253,27 @@ def ui(
 
 
 def submit(
-    verb: str, job: JobLike, *overrides: str, address: str, follow: bool = True, progress: Progress | None = None
+    verb: str,
+    job: JobLike,
+    *overrides: str,
+    address: str,
+    retries: int = 0,
+    follow: bool = True,
+    progress: Progress | None = None,
 ) -> tuple[str, int]:
-    """Run a verb on a remote Ray cluster (Ray Jobs): its job id, and its exit code (0 when not followed)."""
+    """Run a verb on a remote Ray cluster (Ray Jobs): its job id, and its exit code (0 when not followed).
+
+    `retries`: how often a verb that failed is run again there, whoever follows; training goes on from its newest
+    checkpoint.
+    """
+    if retries < 0:
+        raise JobError(f"submit: retries: found {retries}; allowed: 0 or more")
     if verb not in REMOTE_VERBS:
         raise JobError(f"submit: unknown verb {verb!r}; allowed: {', '.join(REMOTE_VERBS)}")
     judged = load(job, overrides)
     from cluster.jobs import submit as run
 
-    return run(verb, judged, address, follow=follow, on_line=(progress or Progress()).note)
+    return run(verb, judged, address, retries=retries, follow=follow, on_line=(progress or Progress()).note)
 
 
 def jobs_list(address: str) -> JobsResult:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from cluster import jobs
 from llmray import verbs
 from llmray.job.errors import ClusterError
-from llmray.job.load import load
+from llmray.job.load import dump, load
 
 pytestmark = pytest.mark.xdist_group("clusters")
 
@@ -109,21 +110,35 @@ def test_the_fit_check_runs_there_and_tells_what_it_found(elsewhere, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_that_is_stopped_writes_a_checkpoint_first(elsewhere, tmp_path):
+def test_training_survives_its_client_and_when_stopped_writes_a_checkpoint_first(elsewhere, tmp_path):
     job = load(
         {
             "task": {"name": "causal_lm", "seq_len": 32}, "model": {"from": "new:gpt2-tiny"},
             "data": {"train": "builtin:shapes?rows=2000", "tokenizer": {"vocab_size": 400, "sample_rows": 200}},
-            "train": {"steps": 100_000, "batch_size": 8, "log_every": 1}, "output": str(tmp_path),
+            "train": {"steps": 100_000, "batch_size": 8, "log_every": 1}, "output": str(tmp_path / "run"),
         }
     )  # fmt: skip
-    identity, _ = jobs.submit("train", job, elsewhere, follow=False, on_line=lambda _: None)
-    until = time.monotonic() + 120
-    while not (tmp_path / "metrics.jsonl").exists():
-        assert time.monotonic() < until
+    (tmp_path / "job.yaml").write_text(dump(job))
+    words = ["submit", "train", str(tmp_path / "job.yaml"), "--address", elsewhere, "--retries", "3"]
+    client = subprocess.Popen([sys.executable, "-m", "llmray", *words], stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    until(metrics.exists)
+    client.kill()
+    client.wait()
+    told = metrics.stat().st_size
+    until(lambda: metrics.stat().st_size > 2 * told)
+    last = jobs.list_jobs(elsewhere).jobs[-1]
+    assert last.status == "RUNNING"
+    jobs.stop(elsewhere, last.id)
+    assert list((tmp_path / "run" / "checkpoints").glob("*/manifest.json"))
+    assert "ended with exit code" not in (tmp_path / "run" / "logs" / f"{last.id}.log").read_text()
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
         time.sleep(0.5)
-    jobs.stop(elsewhere, identity)
-    assert list((tmp_path / "checkpoints").glob("*/manifest.json"))
 
 
 def test_only_code_and_the_job_travel(tmp_path):
