@@ -19,6 +19,7 @@ from ray._private import ray_constants, services
 from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
+from llmray.training.stopping import interrupts
 
 LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
@@ -55,8 +56,11 @@ def session(scale: Scale, cpus: int | None = None) -> Iterator[str]:
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
-        _end_readers()
-        ray.shutdown()
+        with interrupts(patient=True) as asked:  # half ended, Ray ends the process of whoever lets go of what was its
+            _end_readers()
+            ray.shutdown()
+        if asked.is_set():
+            raise KeyboardInterrupt
 
 
 def _end_readers() -> None:

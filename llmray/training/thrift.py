@@ -7,6 +7,8 @@ import os
 import shutil
 from typing import Any
 
+import torch
+
 from llmray.job.errors import ModelError
 from llmray.training.optim import blocks
 from llmray.training.parallel import Learner
@@ -26,6 +28,11 @@ def compiled(learner: Learner, in_blocks: bool) -> None:
         raise ModelError(
             f"train.compile: torch.compile needs a C++ compiler, and there is no {compiler} on this machine"
             " (Debian: apt install g++); install one, or set train.compile to false"
+        )
+    if " " in torch.__path__[0]:
+        raise ModelError(
+            f"train.compile: torch.compile cannot name {torch.__path__[0]}, whose path has a space, to the compiler;"
+            " install into a path without one, or set train.compile to false"
         )
     for module in blocks(learner.model) if in_blocks else [learner]:
         module.compile()

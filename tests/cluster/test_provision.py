@@ -123,7 +123,7 @@ class Machine:
         (self.folder / "start").write_text(
             f"mkdir -p /tmp/ray /run/sshd && mount --bind {self.folder}/ray /tmp/ray\n"
             f"for name in passwd shadow; do mount --bind {self.folder}/$name /etc/$name; done\n"
-            f"{Path(sys.prefix, 'bin', 'moto_server')} -p 5000 &\n"
+            f"'{sys.executable}' -m moto.server -p 5000 &\n"
             f"exec /usr/sbin/sshd -D -e -f {self.folder}/sshd_config\n"
         )
 

@@ -65,3 +65,23 @@ with session(Scale(), cpus=1):
     python = tmp_path / "my venv" / "bin" / "python"
     out = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert out.stdout.strip() == str(python), out.stderr
+
+
+def test_an_interruption_waits_until_ray_has_ended() -> None:
+    code = """
+from cluster.session import session
+from llmray.job.training import Scale
+import os, ray, signal
+end = ray.shutdown
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    end()
+ray.shutdown = interrupted
+try:
+    with session(Scale(), cpus=1):
+        pass
+except KeyboardInterrupt:
+    print("interrupted, then" if ray.is_initialized() else "ended, then interrupted")
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert out.stdout.strip() == "ended, then interrupted", out.stderr

@@ -71,23 +71,19 @@ def address(tmp_path: Path, head_ports: Callable[[], dict[str, int]]) -> Iterato
     with (tmp_path / "head.log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | told, start_new_session=True)
     try:
-        until(lambda: answers(found), 120, tmp_path / "head.log")
+        until(lambda: machines(found) == 1, 120, tmp_path / "head.log")
         yield found
     finally:
         os.killpg(head.pid, signal.SIGKILL)  # asked to end, its control store takes 30 s
         head.wait(60)
 
 
-def answers(address: str) -> bool:
-    try:
-        return machines(address) == 1
-    except ray.exceptions.RpcError:
-        return False
-
-
 def machines(address: str) -> int:
-    """How many are alive."""
-    found = GcsClient(address=address).get_all_node_info(timeout=5).values()
+    """How many are alive; -1 when the head does not say, being busy or not there yet."""
+    try:
+        found = GcsClient(address=address).get_all_node_info(timeout=5).values()
+    except ray.exceptions.RpcError:
+        return -1
     return sum(node.state == ALIVE for node in found)
 
 

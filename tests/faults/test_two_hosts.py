@@ -20,6 +20,8 @@ HEAD, WORKER, CLIENT = "10.99.0.1", "10.99.0.2", "10.99.0.3"
 DASHBOARD = f"http://{HEAD}:8265"
 MODEL = ["task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny"]
 STEPS = 1500
+OBJECTS = 8076
+SHAPED = ("burst", "256kb", "latency", "100ms")
 
 pytestmark = [
     pytest.mark.xdist_group("clusters"),
@@ -63,6 +65,25 @@ class Host:
 
     def link(self, state: str) -> None:
         run("ip", "-n", self.name, "link", "set", "eth0", state)
+
+    @contextmanager
+    def slow(self, rate: str) -> Iterator[None]:
+        """What it sends leaves at no more than this rate."""
+        run("tc", "-n", self.name, "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate, *SHAPED)
+        try:
+            yield
+        finally:
+            run("tc", "-n", self.name, "qdisc", "delete", "dev", "eth0", "root")
+
+    @contextmanager
+    def closed(self, port: int) -> Iterator[None]:
+        """It opens no connection to this port of others."""
+        rule = ["ipproto", "tcp", "dport", str(port), "prohibit"]
+        run("ip", "-n", self.name, "rule", "add", *rule)
+        try:
+            yield
+        finally:
+            run("ip", "-n", self.name, "rule", "delete", *rule)
 
     def end(self) -> None:
         while inside := subprocess.check_output(["ip", "netns", "pids", self.name], text=True).split():
@@ -109,6 +130,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Host]]
     }
     with network(env) as made:
         head = ["--head", f"--node-ip-address={HEAD}", "--port=6379", f"--dashboard-host={HEAD}"]
+        head += [f"--object-manager-port={OBJECTS}"]
         made[HEAD].start(folder / "head", *ray, *head)
         joining = " ".join([*ray, f"--address={HEAD}:6379", f"--node-ip-address={WORKER}"])
         made[WORKER].start(folder / "worker", "bash", "-c", f"while true; do {joining}; sleep 1; done")
@@ -168,6 +190,18 @@ def test_without_the_token_nothing_is_taken(hosts: dict[str, Host]) -> None:
         refused = hosts[CLIENT].llmray(*words, **env)
         assert refused.returncode == 1
         assert "RAY_AUTH_TOKEN" in refused.stderr
+
+
+def test_the_fit_check_finds_a_slow_link_and_a_closed_port(hosts: dict[str, Host]) -> None:
+    with hosts[WORKER].slow("100mbit"), hosts[WORKER].closed(OBJECTS):
+        checked = hosts[CLIENT].llmray("cluster", "check", "--address", DASHBOARD, "--json")
+    assert checked.returncode == 1, checked.stderr
+    found = json.loads(checked.stdout)
+    assert found["nodes"] == 2
+    faults = [one["fault"] for one in found["findings"] if one["node"] == WORKER]
+    assert [one for one in faults if one.startswith(f"cannot connect to {HEAD}:{OBJECTS};")]
+    assert [one for one in faults if one.startswith("sends 0.") and "the fastest link" in one]
+    assert not [one for one in found["findings"] if one["node"] == HEAD and "connect" in one["fault"]]
 
 
 def test_what_is_served_there_answers_who_has_a_key(hosts: dict[str, Host], tmp_path: Path) -> None:

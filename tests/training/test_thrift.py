@@ -47,6 +47,7 @@ def test_a_model_that_cannot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(" " in torch.__path__[0], reason="torch.compile needs a path without spaces")
 @pytest.mark.parametrize(("chunked", "in_blocks"), [(False, False), (True, False), (False, True)])
 def test_a_compiled_model_learns_the_same(chunked: bool, in_blocks: bool) -> None:
     made = learner(chunked)
@@ -59,4 +60,10 @@ def test_a_compiled_model_learns_the_same(chunked: bool, in_blocks: bool) -> Non
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ModelError, match=r"no-such-compiler.*apt install"):
+        compiled(learner(), in_blocks=False)
+
+
+def test_an_environment_that_torch_cannot_name_to_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__path__", ["/my projects/torch"])
+    with pytest.raises(ModelError, match=r"train\.compile: .*/my projects/torch, whose path has a space"):
         compiled(learner(), in_blocks=False)
