@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from cluster.jobs import PACKAGES, ROOT, copied
-from cluster.providers import azure, gcp, kubernetes, launcher
+from cluster.providers import azure, gcp, kubernetes, launcher, tls
 from cluster.spec import Cluster
 from llmray.job.errors import ClusterError
 from llmray.job.results import ClusterGone, ClusterResult
@@ -124,11 +124,14 @@ def _token(spec: Cluster, folder: Path) -> str:
 
 
 def _folder(spec: Cluster, home: Path) -> Path:
-    """The cluster's folder here, with a token and, unless the file names one, a key of its own."""
+    """The cluster's folder here, with a token, an authority and, unless the file names one, a key of its own."""
+    if missing := [tool for tool in ("ssh-keygen", "openssl") if not shutil.which(tool)]:
+        raise ClusterError(f"clusters need {' and '.join(missing)} on this machine (Debian: openssh-client, openssl)")
     folder = home.expanduser() / spec.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "token").exists():
         _write_private(folder / "token", secrets.token_hex(32))
+    tls.authority(folder / "tls", spec.name)
     if not (spec.access.key or (folder / "key").exists()):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"llmray-{spec.name}", "-f", str(folder / "key")],

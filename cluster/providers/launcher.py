@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.providers import aws, azure, gcp
+from cluster.providers import aws, azure, gcp, tls
 from cluster.spec import Cluster
 
 HEAD, WORKER = "head", "worker"
@@ -18,31 +18,34 @@ NEEDED_BY_THE_HEAD = {
     "gcp": ("google-api-python-client", "google-auth"),
     "azure": ("azure-cli-core", "azure-identity", "azure-mgmt-compute", "azure-mgmt-network", "azure-mgmt-resource"),
 }
-VARIABLES = f"export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token"
+VARIABLES = f"export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token {tls.VARIABLES}"
 START = f"{VARIABLES}; ulimit -n 65536; ray start --disable-usage-stats"
 
 
 def config(spec: Cluster, folder: Path, owned: Mapping[str, str]) -> dict[str, Any]:
-    """What `ray up` reads.  `folder` holds key, token and code; `owned` names what the cluster has in the cloud.
+    """What `ray up` reads.  `folder` holds key, token, authority and code; `owned` names what the cluster has in the
+    cloud.
 
-    Every node asks for the token, and the dashboard listens on the head's loopback alone.
+    Every node asks for the token and speaks TLS, and the dashboard listens on the head's loopback alone.
     """
     key = str((spec.access.key or folder / "key").expanduser())
+    authority = {f"~/.llmray-tls/{file}": str(folder / "tls" / file) for file in tls.AUTHORITY}
     public = {"ssh_public_key": f"{key}.pub"} if spec.provider == "azure" else {}
     return {
         "cluster_name": spec.name,
         "max_workers": spec.workers.max,
         "idle_timeout_minutes": spec.idle_minutes,
         "auth": {"ssh_user": spec.access.user, "ssh_private_key": key, **public},
-        "file_mounts": {"~/.ray/auth_token": str(folder / "token"), "~/llmray": str(folder / "code")},
+        "file_mounts": {"~/.ray/auth_token": str(folder / "token"), "~/llmray": str(folder / "code"), **authority},
         "setup_commands": [_install(spec), f"grep -qs '{VARIABLES}' ~/.profile || echo '{VARIABLES}' >> ~/.profile"],
         "head_setup_commands": [],
         "worker_setup_commands": [],
         "head_start_ray_commands": [
             f"{VENV}/bin/ray stop",
+            tls.CERTIFY,
             f"{START} --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
         ],
-        "worker_start_ray_commands": [f"{VENV}/bin/ray stop", f"{START} --address=$RAY_HEAD_IP:6379"],
+        "worker_start_ray_commands": [f"{VENV}/bin/ray stop", tls.CERTIFY, f"{START} --address=$RAY_HEAD_IP:6379"],
         **_provided(spec, owned),
     }
 

@@ -41,6 +41,7 @@ def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(name:
     assert "--dashboard-host=127.0.0.1" in start
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
         assert "RAY_AUTH_MODE=token" in commands[-1]
+        assert "RAY_USE_TLS=1" in commands[-1]
     assert config["file_mounts"]["~/.ray/auth_token"] == "/folder/token"
     assert "/folder/token" not in json.dumps(config["setup_commands"])
 

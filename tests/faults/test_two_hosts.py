@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.providers import tls
 from llmray.store import journal
 
 HEAD, WORKER, CLIENT = "10.99.0.1", "10.99.0.2", "10.99.0.3"
@@ -54,6 +55,14 @@ class Host:
             self.running.append(
                 subprocess.Popen(command, env=self.env, stdout=file, stderr=file, start_new_session=True)
             )
+
+    def encrypt(self, authority: Path, home: Path) -> None:
+        """As `cluster up` does."""
+        shutil.copytree(authority, home / Path(tls.MOUNTED).name)
+        self.env |= {"HOME": str(home)}
+        self.env |= dict(pair.split("=", 1) for pair in tls.VARIABLES.replace("$HOME", str(home)).split())
+        command = ["ip", "netns", "exec", self.name, "bash", "-c", tls.CERTIFY]
+        subprocess.run(command, env=self.env, check=True, capture_output=True)
 
     def llmray(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         command = ["ip", "netns", "exec", self.name, sys.executable, "-m", "llmray", *words]
@@ -128,7 +137,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Host]]
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_timeout_ms": "2000",
     }
+    tls.authority(folder / "tls", "two")
     with network(env) as made:
+        for address in (HEAD, WORKER):
+            made[address].encrypt(folder / "tls", folder / address)
         head = ["--head", f"--node-ip-address={HEAD}", "--port=6379", f"--dashboard-host={HEAD}"]
         head += [f"--object-manager-port={OBJECTS}"]
         made[HEAD].start(folder / "head", *ray, *head)
@@ -190,6 +202,14 @@ def test_without_the_token_nothing_is_taken(hosts: dict[str, Host]) -> None:
         refused = hosts[CLIENT].llmray(*words, **env)
         assert refused.returncode == 1
         assert "RAY_AUTH_TOKEN" in refused.stderr
+
+
+def test_what_speaks_no_tls_is_not_heard(hosts: dict[str, Host]) -> None:
+    asks = f"from ray._raylet import GcsClient; print(GcsClient(address='{HEAD}:6379').get_all_node_info(timeout=5))"
+    for address, told in ((CLIENT, False), (WORKER, True)):
+        command = ["ip", "netns", "exec", hosts[address].name, sys.executable, "-c", asks]
+        done = subprocess.run(command, env=hosts[address].env, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode == 0) is told, done.stderr
 
 
 def test_the_fit_check_finds_a_slow_link_and_a_closed_port(hosts: dict[str, Host]) -> None:
