@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +78,14 @@ def head_ports() -> Callable[[], dict[str, int]]:
         return {name: first + number for number, name in enumerate(HEAD_PORTS)}
 
     return chosen
+
+
+@pytest.fixture(scope="session")
+def plain_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This environment's interpreter by a path without spaces: nodes that are started by hand start no workers else."""
+    folder = tmp_path_factory.mktemp("python")
+    (folder / "venv").symlink_to(sys.prefix)
+    return folder / "venv" / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

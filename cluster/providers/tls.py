@@ -13,12 +13,12 @@ VARIABLES = (
     f"RAY_USE_TLS=1 RAY_TLS_CA_CERT={MOUNTED}/ca.crt"
     f" RAY_TLS_SERVER_CERT={MOUNTED}/node.crt RAY_TLS_SERVER_KEY={MOUNTED}/node.key"
 )
-KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+NEW_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
 DAYS = 3650
 CERTIFY = (
     f"cd {MOUNTED} && umask 077"
     " && (printf 'subjectAltName=DNS:localhost,IP:127.0.0.1'; printf ',IP:%s' $(hostname -I)) > names"
-    f" && openssl req -new {KEY} -subj /CN=node -keyout node.key -out node.csr"
+    f" && openssl req -new {NEW_KEY} -subj /CN=node -keyout node.key -out node.csr"
     f" && openssl x509 -req -in node.csr -CA ca.crt -CAkey ca.key -set_serial 0x$(openssl rand -hex 16) -days {DAYS}"
     " -extfile names -out node.crt"
 )
@@ -31,5 +31,5 @@ def authority(folder: Path, name: str) -> None:
     if certificate.exists():
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    words = ["openssl", "req", "-x509", *KEY.split(), "-days", str(DAYS), "-subj", f"/CN=llmray-{name}"]
+    words = ["openssl", "req", "-x509", *NEW_KEY.split(), "-days", str(DAYS), "-subj", f"/CN=llmray-{name}"]
     subprocess.run([*words, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)

@@ -18,20 +18,17 @@ pytestmark = pytest.mark.xdist_group("clusters")
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory, head_ports):
+def elsewhere(tmp_path_factory, head_ports, plain_python):
     """A head node of its own, started as a user would, that ends with its process group."""
     ports = head_ports()
     folder = tmp_path_factory.mktemp("head")
-    # Ray's jobs do not start from an interpreter whose path has a space, which a checkout's may.
-    (folder / "venv").symlink_to(sys.prefix)
-    binaries = folder / "venv" / "bin"
     command = [
-        *(str(binaries / "python"), "-m", "ray.scripts.scripts"), "start", "--head", "--block",
+        *(str(plain_python), "-m", "ray.scripts.scripts"), "start", "--head", "--block",
         "--num-cpus=4", "--dashboard-host=127.0.0.1", *(f"--{name}={port}" for name, port in ports.items()),
         "--disable-usage-stats",
     ]  # fmt: skip
     # Workers start `python`: the one of this environment.
-    env = os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    env = os.environ | {"PATH": f"{plain_python.parent}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     with (folder / "log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
     address = f"http://127.0.0.1:{ports['dashboard-port']}"

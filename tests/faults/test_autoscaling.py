@@ -58,12 +58,12 @@ def config(address: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def address(tmp_path: Path, head_ports: Callable[[], dict[str, int]]) -> Iterator[str]:
+def address(tmp_path: Path, head_ports: Callable[[], dict[str, int]], plain_python: Path) -> Iterator[str]:
     """Of a head that may have two machines more."""
     ports = head_ports()
     found = f"{outside()}:{ports['port']}"
     (tmp_path / "autoscaling.json").write_text(json.dumps(config(found)))
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
+    command = [str(plain_python), "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     command += [f"--{name}={port}" for name, port in ports.items()]
     command += [f"--autoscaling-config={tmp_path / 'autoscaling.json'}", "--disable-usage-stats"]
     told = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}

@@ -122,14 +122,13 @@ def network(env: dict[str, str]) -> Iterator[dict[str, Host]]:
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Host]]:
+def hosts(tmp_path_factory: pytest.TempPathFactory, plain_python: Path) -> Iterator[dict[str, Host]]:
     """A head and a worker that is started again whenever it ends, with a token; a third host that may ask them."""
     folder = tmp_path_factory.mktemp("cluster")
-    (folder / "venv").symlink_to(sys.prefix)
-    ray = [str(folder / "venv" / "bin" / "python"), "-m", "ray.scripts.scripts", "start", "--block"]
+    ray = [str(plain_python), "-m", "ray.scripts.scripts", "start", "--block"]
     ray += ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
     env = {
-        "PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}",
+        "PATH": f"{plain_python.parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         # A lost node is noticed in seconds rather than in a minute.

@@ -43,6 +43,8 @@ def visit(browser, url):
 def go(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab).click()
     expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+    # A frame after a tab first opens, Gradio sets its fields to what they were made with, whatever was typed meanwhile.
+    page.evaluate("() => new Promise(requestAnimationFrame).then(() => new Promise(requestAnimationFrame))")
 
 
 def test_each_tab_answers(visit, endpoints, tmp_path):
