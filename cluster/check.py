@@ -3,6 +3,8 @@
 It does not know what is right or wrong there.
 """
 
+from typing import TYPE_CHECKING
+
 from cluster.facts import judge
 from cluster.jobs import Line, send
 from cluster.probe import gather
@@ -12,13 +14,18 @@ from llmray.job.load import as_yaml, dump
 from llmray.job.results import CheckResult
 from llmray.job.schema import Job
 
+if TYPE_CHECKING:  # it brings torch, which who only asks from afar does not need
+    from cluster.shape import Shape
+
 
 def check(spec: Cluster | None, job: Job | None) -> CheckResult:
     """Check the cluster of the session that runs."""
     storage = (spec.storage if spec else None) or (job.output if job else None)
+    found = _shape(job)
     nodes = gather(storage)
     gpus = [gpu.name for node in nodes for gpu in node.gpus]
-    estimated = _estimated(job, spec, next(iter(gpus), spec.workers.gpu if spec else None)) if job else {}
+    gpu = next(iter(gpus), spec.workers.gpu if spec else None)
+    estimated = _estimated(job, found, spec, gpu) if job and found else {}
     return CheckResult(
         findings=tuple(judge(nodes, job, estimated.get("worker_gib"))), nodes=len(nodes), gpus=len(gpus), **estimated
     )
@@ -37,18 +44,23 @@ def check_there(spec: Cluster | None, job: Job | None, address: str, on_line: Li
     raise ClusterError(f"{address}: job {identity} told no findings; what it said is above")
 
 
-def _estimated(job: Job, spec: Cluster | None, gpu: str | None) -> dict[str, float | None]:
-    """What is known of a training run beforehand."""
-    if not (job.model and job.task):
-        return {}
-    from cluster.memory import worker_gib
-    from cluster.price import cost, hours
+def _shape(job: Job | None) -> "Shape | None":
+    """Of the job's model; a wrong one is refused before any node is asked."""
+    if job is None or not (job.model and job.task):
+        return None
     from cluster.shape import shape
 
-    found = shape(job)
-    long = hours(job, found, gpu)
+    return shape(job)
+
+
+def _estimated(job: Job, shape: "Shape", spec: Cluster | None, gpu: str | None) -> dict[str, float | None]:
+    """What is known of a training run beforehand."""
+    from cluster.memory import worker_gib
+    from cluster.price import cost, hours
+
+    long = hours(job, shape, gpu)
     return {
-        "worker_gib": worker_gib(job, found),
+        "worker_gib": worker_gib(job, shape),
         "hours": long,
         "cost": cost(job, spec, long) if spec and long is not None else None,
     }

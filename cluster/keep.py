@@ -53,14 +53,16 @@ def kept(log: str, retries: int, command: Sequence[str]) -> int:
             watcher = threading.Thread(target=watch)
             watcher.start()
             again = 0
-            while (code := _run(command, tell)) not in FINAL and again < retries and not stopped.is_set():
-                again += 1
-                what = f"! ended with exit code {code}; again in {AGAIN_AFTER_S:g} s ({again} of {retries})\n"
-                tell(what.encode())
-                if stopped.wait(AGAIN_AFTER_S):
-                    break
-        ended.set()
-        watcher.join()
+            try:
+                while (code := _run(command, tell)) not in FINAL and again < retries and not stopped.is_set():
+                    again += 1
+                    what = f"! ended with exit code {code}; again in {AGAIN_AFTER_S:g} s ({again} of {retries})\n"
+                    tell(what.encode())
+                    if stopped.wait(AGAIN_AFTER_S):
+                        break
+            finally:  # also where the command cannot be started
+                ended.set()
+                watcher.join()
         save()
     return code
 

@@ -131,7 +131,7 @@ def _folder(spec: Cluster, home: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "token").exists():
         _write_private(folder / "token", secrets.token_hex(32))
-    tls.authority(folder / "tls", spec.name)
+    tls.make_authority(folder, spec.name)
     if not (spec.access.key or (folder / "key").exists()):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"llmray-{spec.name}", "-f", str(folder / "key")],

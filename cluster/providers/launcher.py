@@ -29,7 +29,7 @@ def config(spec: Cluster, folder: Path, owned: Mapping[str, str]) -> dict[str, A
     Every node asks for the token and speaks TLS, and the dashboard listens on the head's loopback alone.
     """
     key = str((spec.access.key or folder / "key").expanduser())
-    authority = {f"~/.llmray-tls/{file}": str(folder / "tls" / file) for file in tls.AUTHORITY}
+    authority = {there: str(here) for there, here in tls.authority(folder).items()}
     public = {"ssh_public_key": f"{key}.pub"} if spec.provider == "azure" else {}
     return {
         "cluster_name": spec.name,

@@ -7,7 +7,8 @@ It does not know which nodes there are.
 import subprocess
 from pathlib import Path
 
-MOUNTED = "$HOME/.llmray-tls"
+FOLDER = ".llmray-tls"
+MOUNTED = f"$HOME/{FOLDER}"
 AUTHORITY = ("ca.crt", "ca.key")
 VARIABLES = (
     f"RAY_USE_TLS=1 RAY_TLS_CA_CERT={MOUNTED}/ca.crt"
@@ -25,11 +26,16 @@ CERTIFY = (
 """What a node runs: Ray wants every address that a node is reached at in its certificate."""
 
 
-def authority(folder: Path, name: str) -> None:
-    """Make the cluster's authority in a folder, unless it is there.  Its key signs what may join."""
-    certificate, key = (folder / file for file in AUTHORITY)
+def authority(folder: Path) -> dict[str, Path]:
+    """Where the cluster's folder has the authority, by where a node has it; its key signs what may join."""
+    return {f"~/{FOLDER}/{file}": folder / "tls" / file for file in AUTHORITY}
+
+
+def make_authority(folder: Path, name: str) -> None:
+    """Make it in the cluster's folder, unless it is there."""
+    certificate, key = authority(folder).values()
     if certificate.exists():
         return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    certificate.parent.mkdir(mode=0o700, exist_ok=True)
     words = ["openssl", "req", "-x509", *NEW_KEY.split(), "-days", str(DAYS), "-subj", f"/CN=llmray-{name}"]
     subprocess.run([*words, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)

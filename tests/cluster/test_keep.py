@@ -32,14 +32,15 @@ def test_the_exit_code_and_every_line_come_through(tmp_path: Path) -> None:
     assert log.read_text() == out
 
 
-def test_who_is_told_to_stop_has_its_last_words_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("code", "retries"), [(130, 0), (1, 3)])
+def test_who_is_told_to_stop_has_its_last_words_kept_and_no_other_try(tmp_path: Path, code: int, retries: int) -> None:
     """As Ray's jobs are stopped: a signal to every process."""
-    run = started(tmp_path / "log", SLOW)
+    run = started(tmp_path / "log", SLOW.replace("130", str(code)), retries=retries)
     assert run.stdout
     assert run.stdout.readline() == "ready\n"
     for line in subprocess.check_output(["ps", "-o", "pid=", "-s", str(run.pid)], text=True).split():
         subprocess.run(["kill", "-TERM", line], check=False)
-    assert run.wait(30) == 130
+    assert run.wait(30) == code
     assert (tmp_path / "log").read_text() == "ready\nsaving\n"
 
 
@@ -81,13 +82,3 @@ def test_what_another_try_would_only_repeat_is_not_run_again(tmp_path: Path, cod
     run = started(tmp_path / "log", f"print('once'); raise SystemExit({code})", retries=3)
     assert run.wait(60) == code
     assert (tmp_path / "log").read_text() == "once\n"
-
-
-def test_who_is_told_to_stop_is_not_run_again(tmp_path: Path) -> None:
-    run = started(tmp_path / "log", SLOW.replace("130", "1"), retries=3)
-    assert run.stdout
-    assert run.stdout.readline() == "ready\n"
-    for line in subprocess.check_output(["ps", "-o", "pid=", "-s", str(run.pid)], text=True).split():
-        subprocess.run(["kill", "-TERM", line], check=False)
-    assert run.wait(30) == 1
-    assert (tmp_path / "log").read_text() == "ready\nsaving\n"

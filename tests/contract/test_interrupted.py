@@ -121,9 +121,10 @@ def test_two_workers_are_interrupted_and_the_run_goes_on(tmp_path: Path) -> None
         (["tune", *SEARCH], "trials ", TWICE),
         (["demo"], "train writer …", TWICE),
         (["demo"], "train writer: preparing", ONCE),
+        (["demo"], "train writer: preparing", TERMINATED),
         (["serve", "model.from=nowhere/model", "task=qa"], "serve …", TWICE),
     ],
-    ids=["tune", "demo, training", "demo, early", "serve"],
+    ids=["tune", "demo, training", "demo, early", "demo, terminated", "serve"],
 )
 def test_every_stage_can_be_left(words: list[str], moment: str, signals: list[signal.Signals], tmp_path: Path) -> None:
     output = tmp_path / "out"

@@ -33,7 +33,7 @@ def elsewhere(tmp_path_factory, head_ports, plain_python):
         head = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
     try:
-        wait_for(address, head, folder / "log")
+        until(lambda: answers(address, head, folder / "log"), 200, (folder / "log").read_text)
         yield address
     finally:
         head.terminate()
@@ -43,17 +43,20 @@ def elsewhere(tmp_path_factory, head_ports, plain_python):
             os.killpg(head.pid, 9)
 
 
-def wait_for(address: str, head: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 200
-    while time.monotonic() < until:
-        assert head.poll() is None, log.read_text()
-        try:
-            jobs.list_jobs(address)
-        except ClusterError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(log.read_text())
+def answers(address: str, head: subprocess.Popen, log: Path) -> bool:
+    assert head.poll() is None, log.read_text()
+    try:
+        jobs.list_jobs(address)
+    except ClusterError:
+        return False
+    return True
+
+
+def until(true: Callable[[], bool], within_s: float = 120, said: Callable[[], str] = str) -> None:
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, said()
+        time.sleep(0.5)
 
 
 @pytest.mark.slow
@@ -129,13 +132,6 @@ def test_training_survives_its_client_and_when_stopped_writes_a_checkpoint_first
     jobs.stop(elsewhere, last.id)
     assert list((tmp_path / "run" / "checkpoints").glob("*/manifest.json"))
     assert "ended with exit code" not in (tmp_path / "run" / "logs" / f"{last.id}.log").read_text()
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 def test_only_code_and_the_job_travel(tmp_path):

@@ -56,9 +56,11 @@ class Host:
                 subprocess.Popen(command, env=self.env, stdout=file, stderr=file, start_new_session=True)
             )
 
-    def encrypt(self, authority: Path, home: Path) -> None:
+    def encrypt(self, folder: Path, home: Path) -> None:
         """As `cluster up` does."""
-        shutil.copytree(authority, home / Path(tls.MOUNTED).name)
+        (home / tls.FOLDER).mkdir(parents=True)
+        for there, here in tls.authority(folder).items():
+            shutil.copy(here, there.replace("~", str(home)))
         self.env |= {"HOME": str(home)}
         self.env |= dict(pair.split("=", 1) for pair in tls.VARIABLES.replace("$HOME", str(home)).split())
         command = ["ip", "netns", "exec", self.name, "bash", "-c", tls.CERTIFY]
@@ -136,10 +138,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, plain_python: Path) -> Itera
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_timeout_ms": "2000",
     }
-    tls.authority(folder / "tls", "two")
+    tls.make_authority(folder, "two")
     with network(env) as made:
         for address in (HEAD, WORKER):
-            made[address].encrypt(folder / "tls", folder / address)
+            made[address].encrypt(folder, folder / address)
         head = ["--head", f"--node-ip-address={HEAD}", "--port=6379", f"--dashboard-host={HEAD}"]
         head += [f"--object-manager-port={OBJECTS}"]
         made[HEAD].start(folder / "head", *ray, *head)
