@@ -17,9 +17,12 @@ BATCH, WAIT_S = 16, 0.005
 
 
 class Plain:
-    """A model and its tokenizer; answers bodies as `InferenceClient` sends them."""
+    """A model and its tokenizer; answers bodies as `InferenceClient` sends them.  For `http` always the same."""
 
     def __init__(self, task: str, folder: str) -> None:
+        if task == "http":
+            self.answer: Any = lambda bodies: [[[{"label": "yes", "score": 1.0}]]] * len(bodies)
+            return
         kind = AutoModelForQuestionAnswering if task == "qa" else AutoModelForSeq2SeqLM
         self.model, self.tokenizer = kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
         self.answer = self.questions if task == "qa" else self.translations

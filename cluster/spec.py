@@ -142,6 +142,9 @@ class Cluster(Section):
     one that nodes get access to."""
     idle_minutes: int = Field(10, ge=1)
     """Minutes without work after which a worker beyond `min` is given back."""
+    head_idle_minutes: int = Field(60, ge=0)
+    """Minutes without a job, a connected program or an endpoint after which all machines end, the head and the workers
+    of `min` too; 0: never. Only on `aws`, `gcp` and `azure`."""
     ssh: Ssh | None = None
     """How machines are reached, and from where."""
 

@@ -165,13 +165,7 @@ def serve(
     On a cluster that was joined, the endpoints stay when this returns.  On one started here they live as long as
     `until(result)` runs.
     """
-    judged = load(job, overrides)
-    if not judged.serve.endpoints:
-        require(judged, "model.from", "task")
-        assert judged.model is not None
-        assert judged.task is not None
-        endpoint = Endpoint(model=judged.model.from_, task=judged.task)
-        judged = judged.model_copy(update={"serve": judged.serve.model_copy(update={"endpoints": (endpoint,)})})
+    judged = _with_endpoints(load(job, overrides))
     from llmray.model.registry import nearest
     from serve.deploy import deploy, prepare_environment, shutdown
 
@@ -185,6 +179,16 @@ def serve(
             finally:
                 shutdown()
     return result
+
+
+def _with_endpoints(job: Job) -> Job:
+    if job.serve.endpoints:
+        return job
+    require(job, "model.from", "task")
+    assert job.model is not None
+    assert job.task is not None
+    endpoint = Endpoint(model=job.model.from_, task=job.task)
+    return job.model_copy(update={"serve": job.serve.model_copy(update={"endpoints": (endpoint,)})})
 
 
 def keys_create(name: str, job: JobLike, *overrides: str) -> NewApiKey:
@@ -322,11 +326,18 @@ def cluster_status(cluster: ClusterLike, *overrides: str) -> ClusterResult:
 
 
 def cluster_files(cluster: ClusterLike, verb: str, job: str, folder: str) -> FilesResult:
-    """Write what other tools need to run a verb on such a cluster: a RayJob for `kubectl`, a task for SkyPilot."""
+    """Write what other tools need to run a verb on such a cluster: for `kubectl` a RayJob or, to serve, a RayService;
+    a task for SkyPilot."""
     from cluster.files import write
     from cluster.spec import load as load_cluster
 
-    return write(load_cluster(cluster), verb, load(job), job, folder)
+    spec, judged = load_cluster(cluster), load(job)
+    if verb == "serve" and spec.provider == "kubernetes":
+        from cluster.files import write_service
+        from serve.declared import config, environment
+
+        return write_service(spec, config(_with_endpoints(judged)), environment(), folder)
+    return write(spec, verb, judged, job, folder)
 
 
 def cluster_check(

@@ -65,7 +65,7 @@ class Batcher:
         When it is cancelled, those that still wait are never run.
         """
         if self.queue:
-            self._admit(len(requests))
+            self.require_room(len(requests))
         self.worker = self.worker or asyncio.create_task(self._work())
         futures = [asyncio.get_running_loop().create_future() for _ in requests]
         self.queue.extend((request, future, monotonic()) for request, future in zip(requests, futures, strict=True))
@@ -78,7 +78,7 @@ class Batcher:
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of text as the model writes them, then the rest of the answer; it stops soon after the reader does."""
-        self._admit(1)
+        self.require_room(1)
         self.streams_waiting += 1
         came = monotonic()
         try:
@@ -117,7 +117,8 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 the per-request guard: reported to the one it concerns
             tell(_broken(error))
 
-    def _admit(self, count: int) -> None:
+    def require_room(self, count: int = 1) -> None:
+        """Raises `RequestError` (503) when so many more requests do not fit into the queue."""
         if len(self.queue) + self.streams_waiting + count > self.max_queued:
             waiting = len(self.queue) + self.streams_waiting
             raise RequestError(f"{waiting} requests are waiting; try again soon", 503)

@@ -26,7 +26,7 @@ from serve.actors import Front, Replica
 from serve.environment import free_block, judge_host, judge_machines, prepare_environment, settle_port
 from serve.rollout import Plan, plan_of, plans
 
-__all__ = ["deploy", "prepare_environment", "shutdown", "status"]
+__all__ = ["bound", "deploy", "prepare_environment", "shutdown", "status"]
 
 READY_WITHIN_S = 600
 GONE_WITHIN_S = 40
@@ -95,7 +95,8 @@ def _roll_out(changed: list[Plan], running: dict[str, Plan], progress: Progress)
 
 def _run(changed: list[Plan]) -> None:
     if changed:
-        ray_serve.run_many([_target(plan) for plan in changed], wait_for_applications_running=False)
+        targets = [RunTarget(bound(plan), plan.task, plan.route) for plan in changed]
+        ray_serve.run_many(targets, wait_for_applications_running=False)
 
 
 def shutdown() -> None:
@@ -148,7 +149,8 @@ def _start_controller(host: str, port: int, env: dict[str, str]) -> None:
         raise ClusterError(f"Ray Serve did not start on {host}:{port}: {details.alert(str(error))}") from error
 
 
-def _target(plan: Plan) -> RunTarget:
+def bound(plan: Plan) -> Any:
+    """An application as Ray Serve takes it."""
     options = {
         "name": plan.task,
         "user_config": plan.model_dump(mode="json"),
@@ -156,7 +158,7 @@ def _target(plan: Plan) -> RunTarget:
         "graceful_shutdown_timeout_s": 30,
         "health_check_period_s": 5,
     }
-    return RunTarget(_replica(plan, options) if plan.endpoint else _front(plan, options), plan.task, plan.route)
+    return _replica(plan, options) if plan.endpoint else _front(plan, options)
 
 
 def _front(plan: Plan, options: dict[str, Any]) -> Any:

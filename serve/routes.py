@@ -42,6 +42,7 @@ def build(
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
     async def ask(request: Request) -> Response:
+        batcher.require_room()  # before the work of reading what would be refused
         body = await body_of(request, limit)
         call = await asyncio.to_thread(wire.read, task, body, request.headers.get("content-type", ""))
         if call.stream:

@@ -4,7 +4,10 @@ Every container runs without root and without privileges, every request needs th
 only pods of the cluster and the operator reach it.
 """
 
+from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 from cluster.spec import Cluster, Nodes, Workers
 
@@ -37,6 +40,20 @@ def job(spec: Cluster, verb: str, job_yaml: str) -> list[dict[str, Any]]:
         "rayClusterSpec": ray,
     }
     return [_fence(spec), files, _object(spec, "RayJob", body, name)]
+
+
+def service(spec: Cluster, serving: Mapping[str, Any], env: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Endpoints that stay; when a changed file is applied, the old ones answer until the new ones do.
+
+    `serving`: a configuration file of Ray Serve.  Its port is open to all: it asks for API keys.
+    """
+    fence, ray = _fence(spec), _ray(spec)
+    fence["spec"]["ingress"].append({"ports": [{"port": serving["http_options"]["port"]}]})
+    for group in _groups(ray):
+        [container] = group["template"]["spec"]["containers"]
+        container["env"] = [{"name": name, "value": value} for name, value in env.items()]
+    body = {"serveConfigV2": yaml.safe_dump(dict(serving), sort_keys=False), "rayClusterConfig": ray}
+    return [fence, _object(spec, "RayService", body)]
 
 
 def _ray(spec: Cluster) -> dict[str, Any]:
@@ -114,10 +131,13 @@ def _fence(spec: Cluster) -> dict[str, Any]:
 
 
 def _object(spec: Cluster, kind: str, body: dict[str, Any], name: str | None = None) -> dict[str, Any]:
-    ray = body.get("rayClusterSpec", body)
-    for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
+    for group in _groups(body.get("rayClusterSpec") or body.get("rayClusterConfig") or body):
         group["template"]["metadata"] = {"labels": {"llmray": spec.name}}
     return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": _metadata(spec, name), "spec": body}
+
+
+def _groups(ray: dict[str, Any]) -> list[dict[str, Any]]:
+    return [ray["headGroupSpec"], *ray["workerGroupSpecs"]]
 
 
 def _metadata(spec: Cluster, name: str | None = None) -> dict[str, Any]:

@@ -44,10 +44,17 @@ def config(spec: Cluster, folder: Path, owned: Mapping[str, str]) -> dict[str, A
             f"{VENV}/bin/ray stop",
             tls.CERTIFY,
             f"{START} --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
+            *([_rest(spec.head_idle_minutes)] if not spec.hosts else ()),
         ],
         "worker_start_ray_commands": [f"{VENV}/bin/ray stop", tls.CERTIFY, f"{START} --address=$RAY_HEAD_IP:6379"],
         **_provided(spec, owned),
     }
+
+
+def _rest(minutes: int) -> str:
+    """Watches from now on, in the place of one that did so before."""
+    watch = f"setsid nohup {VENV}/bin/python -m cluster.rest {minutes} >> ~/.llmray-rest.log 2>&1 < /dev/null &"
+    return f"rm -f ~/.llmray-rest.pid; {VARIABLES}; {watch if minutes else ''} true"
 
 
 def _install(spec: Cluster) -> str:

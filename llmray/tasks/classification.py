@@ -16,7 +16,7 @@ from llmray.tasks.base import Answer, Request, Task, Tensors
 from llmray.tasks.generating import grouped
 from llmray.tasks.metrics import accuracy, correlations, macro_f1
 from llmray.tasks.parameters import ClassParameters, judged
-from llmray.tasks.tensors import ids_and_mask
+from llmray.tasks.tensors import ids_and_mask, read
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -98,9 +98,7 @@ class TextClassification(Task):
         ]
 
     def _logits(self, model: PreTrainedModel, texts: list[str]) -> torch.Tensor:
-        batch = ids_and_mask(self._ids(texts), self._pad)
-        with torch.inference_mode():
-            return model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu()
+        return torch.stack(read(model, self._ids(texts), self._pad, lambda out, _: out.logits))
 
     def measure(self, model: PreTrainedModel, rows: Columns) -> list[dict[str, Any]]:
         logits, names = self._logits(model, list(rows["text"])), model.config.id2label

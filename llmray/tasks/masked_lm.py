@@ -16,7 +16,7 @@ from llmray.tasks.generating import grouped, position_limit
 from llmray.tasks.language import LanguageModel, Scores, inputs, numbered, summed, target_nll
 from llmray.tasks.metrics import perplexity, unigram_nll
 from llmray.tasks.parameters import FillParameters, judged
-from llmray.tasks.tensors import ids_and_mask
+from llmray.tasks.tensors import ids_and_mask, read
 from llmray.tasks.words import Words
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
@@ -80,9 +80,10 @@ class MaskedLanguageModel(LanguageModel):
 
     def _fill(self, model: PreTrainedModel, parameters: FillParameters, rows: list[list[int]]) -> list[Answer]:
         tokenizer = self.processor.tokenizer
-        batch = ids_and_mask(rows, int(tokenizer.pad_token_id))
-        logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu()
-        chosen = logits[batch["input_ids"] == tokenizer.mask_token_id].softmax(-1).topk(parameters.top_k)
+        at_mask = read(
+            model, rows, int(tokenizer.pad_token_id), lambda out, ids: out.logits[ids == tokenizer.mask_token_id]
+        )
+        chosen = torch.stack(at_mask).softmax(-1).topk(parameters.top_k)
         return [
             {"candidates": [self._candidate(ids, s, t) for s, t in zip(score.tolist(), token.tolist(), strict=True)]}
             for ids, score, token in zip(rows, chosen.values, chosen.indices, strict=True)

@@ -16,7 +16,7 @@ from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request, Task, Tensors
 from llmray.tasks.metrics import exact_match, normalised, token_f1
 from llmray.tasks.parameters import AnswerParameters, judged
-from llmray.tasks.tensors import ids_and_mask
+from llmray.tasks.tensors import ids_and_mask, read
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import PreTrainedModel
@@ -116,16 +116,13 @@ class ExtractiveQA(Task):
         none is as likely as in the window where it is least so.
         """
         windows = self._windows(questions, contexts)
-        batch = ids_and_mask([window.ids for window in windows], self._pad)
-        with torch.inference_mode():
-            out = model(**{k: v.to(model.device) for k, v in batch.items()})
-        first, last = out.start_logits.float().cpu(), out.end_logits.float().cpu()
+        ends = read(model, [window.ids for window in windows], self._pad, _ends)
         found: list[list[tuple[float, int, int]]] = [[] for _ in questions]
         none = [float("inf" if self.options.no_answer else "-inf")] * len(questions)
-        for window, s, e in zip(windows, first, last, strict=True):
+        for window, (first, last) in zip(windows, ends, strict=True):
             p = parameters[window.row]
             longest = p.max_answer_len or self.options.max_answer_tokens
-            spans, nothing = _best(window, s, e, longest, 4 * p.top_k, self.options.no_answer)
+            spans, nothing = _best(window, first, last, longest, 4 * p.top_k, self.options.no_answer)
             found[window.row] += spans
             none[window.row] = min(none[window.row], nothing)
         return [
@@ -203,6 +200,11 @@ def _span(window: Window, answers: Sequence[dict[str, Any]]) -> tuple[int, int]:
     return 0, 0
 
 
+def _ends(out: Any, _ids: torch.Tensor) -> torch.Tensor:
+    """Logits of the first and the last token, (rows, 2, width)."""
+    return torch.stack([out.start_logits, out.end_logits], 1)
+
+
 def _mean(measurements: Sequence[dict[str, Any]]) -> dict[str, float]:
     count = max(len(measurements), 1)
     return {name: 100 * sum(m[name] for m in measurements) / count for name in ("exact_match", "f1")}
@@ -214,8 +216,8 @@ def _best(
     """The window's best spans within the context: log-probability, first character, last character + 1; and that of no
     answer (the first special token), which is one of the possibilities if `no_answer`."""
     places = [i for i, o in enumerate(window.offsets) if o and o[1] > o[0]]
-    read = torch.tensor([0, *places] if no_answer else places, dtype=torch.long)
-    normaliser = (first[read].logsumexp(0) + last[read].logsumexp(0)).item()
+    possible = torch.tensor([0, *places] if no_answer else places, dtype=torch.long)
+    normaliser = (first[possible].logsumexp(0) + last[possible].logsumexp(0)).item()
     none = (first[0] + last[0]).item() - normaliser if no_answer else -math.inf
     if not places:
         return [], none

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from cluster import provision
 from cluster.spec import load
 from llmray import cli
 from llmray.job.errors import ClusterError
+from serve import keys
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "clusters"
 
@@ -32,6 +34,27 @@ def test_a_rayjob_and_a_task_are_written(tmp_path: Path, capsys: pytest.CaptureF
     assert [one["kind"] for one in yaml.safe_load_all(manifest.read_text())] == ["NetworkPolicy", "ConfigMap", "RayJob"]
     assert f"llmray train {job} " in yaml.safe_load(task.read_text())["run"]
     assert told["commands"][0] == f"kubectl apply --filename {manifest}"
+
+
+def test_a_rayservice_serves_what_the_job_says_and_asks_for_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tmp_path / "job.yaml"
+    ends = "[{task: qa, model: org/reader}, {task: causal_lm, model: org/writer}]"
+    job.write_text(f"output: {tmp_path}\nserve: {{endpoints: {ends}}}\n")
+    words = ["cluster", "files", str(CONFIGS / "kubernetes.yaml"), "serve", str(job), "--output", str(tmp_path / "o")]
+    assert cli.main(words) == 2
+    assert "there is no API key" in capsys.readouterr().err
+    keys.create(str(tmp_path / "keys.json"), "team")
+    assert cli.main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    [manifest] = map(Path, told["files"])
+    assert told["commands"] == [f"kubectl apply --filename {manifest}"]
+    fence, service = yaml.safe_load_all(manifest.read_text())
+    assert (fence["kind"], service["kind"]) == ("NetworkPolicy", "RayService")
+    serving = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    routes = {app.name: app.route_prefix for app in serving.applications}
+    assert routes == {"qa": "/qa", "causal_lm": "/generate", "openai": "/v1"}
 
 
 def test_given_hosts_have_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

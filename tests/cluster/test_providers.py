@@ -19,6 +19,7 @@ from cluster.spec import Cluster, load
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "clusters"
 OWNED = {"security_group": "sg-1", "public_key": "ssh-ed25519 AAAA"}
 JOB = "task: causal_lm\n"
+SERVING = {"http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [{"name": "qa", "route_prefix": "/qa"}]}
 
 
 def spec(name: str) -> Cluster:
@@ -75,7 +76,11 @@ def test_roles_reach_one_bucket_and_only_the_head_starts_machines() -> None:
 
 def manifests() -> list[dict[str, Any]]:
     cluster = spec("kubernetes")
-    return [*kubernetes.cluster(cluster), *kubernetes.job(cluster, "train", JOB)]
+    return [
+        *kubernetes.cluster(cluster),
+        *kubernetes.job(cluster, "train", JOB),
+        *kubernetes.service(cluster, SERVING, {"RAY_SERVE_ENABLE_HA_PROXY": "1"}),
+    ]
 
 
 def closed(schema: Any) -> Any:
@@ -98,7 +103,7 @@ def test_kubernetes_accepts_it() -> None:
 
 def test_kuberay_accepts_it(shared_data: Path) -> None:
     kinds = [manifest for manifest in manifests() if manifest["apiVersion"] == "ray.io/v1"]
-    assert [manifest["kind"] for manifest in kinds] == ["RayCluster", "RayJob"]
+    assert [manifest["kind"] for manifest in kinds] == ["RayCluster", "RayJob", "RayService"]
     for manifest in kinds:
         definition = shared_data / "kuberay" / f"ray.io_{manifest['kind'].lower()}s.yaml.gz"
         versions = yaml.safe_load(gzip.decompress(definition.read_bytes()))["spec"]["versions"]
@@ -120,6 +125,19 @@ def test_pods_have_no_root_no_privileges_a_token_and_a_fence() -> None:
     assert (
         ray["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     )
+
+
+def test_a_rayservice_opens_nothing_but_the_port_that_asks_for_keys() -> None:
+    fence, service = kubernetes.service(spec("kubernetes"), SERVING, {"RAY_SERVE_ENABLE_HA_PROXY": "1"})
+    inside, open_to_all = fence["spec"]["ingress"]
+    assert inside == kubernetes.cluster(spec("kubernetes"))[0]["spec"]["ingress"][0]
+    assert open_to_all == {"ports": [{"port": 8000}]}
+    assert yaml.safe_load(service["spec"]["serveConfigV2"]) == SERVING
+    ray = service["spec"]["rayClusterConfig"]
+    for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["env"] == [{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"}]
+        assert group["template"]["metadata"]["labels"] == fence["spec"]["podSelector"]["matchLabels"]
 
 
 def test_a_rayjob_brings_its_job_file_and_goes_when_it_ends() -> None:

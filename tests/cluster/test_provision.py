@@ -75,6 +75,9 @@ def open_to(group: dict[str, Any]) -> list[tuple[int, str]]:
     return [(rule["FromPort"], ip["CidrIp"]) for rule in group["IpPermissions"] for ip in rule.get("IpRanges", [])]
 
 
+KEYS = ("client/.llmray/clusters/try/key.pub", "client/.llmray/clusters/rest/key.pub", "lab.pub")
+
+
 class Machine:
     """A network and a process namespace in which every address of moto's machines is one sshd's, and so the head."""
 
@@ -117,7 +120,7 @@ class Machine:
         told = " ".join(f"{name}={value}" for name, value in self.env.items() if name.startswith("AWS_"))
         (self.folder / "sshd_config").write_text(
             f"HostKey {key}\nPasswordAuthentication no\nPermitRootLogin yes\nStrictModes no\nUsePAM no\n"
-            f"AuthorizedKeysFile {self.folder}/client/.llmray/clusters/try/key.pub {self.folder}/lab.pub\n"
+            f"AuthorizedKeysFile {' '.join(f'{self.folder}/{key}' for key in KEYS)}\n"
             f"SetEnv {told}\n"
         )
         (self.folder / "start").write_text(
@@ -218,6 +221,37 @@ def test_ray_comes_up_on_a_given_host_and_is_stopped_there(machine: Machine, tmp
     down = machine.llmray("cluster", "down", str(path), "--json")
     assert down.returncode == 0, down.stderr[-3000:]
     assert machine.llmray(*jobs, **variables).returncode == 1
+
+
+@pytest.mark.slow
+def test_a_cluster_that_nobody_uses_ends_by_itself(machine: Machine, tmp_path: Path) -> None:
+    path, log = tmp_path / "cluster.yaml", machine.home / ".llmray-rest.log"
+    path.write_text(yaml.safe_dump(TREE | {"name": "rest", "head_idle_minutes": 1}))
+    wait_for_aws(machine)
+    up = machine.llmray("cluster", "up", str(path), "--json")
+    assert up.returncode == 0, up.stderr[-3000:]
+    variables = dict(pair.split("=", 1) for pair in json.loads(up.stdout)["token"].split())
+    job = "from ray.job_submission import JobSubmissionClient as C; C('{}').submit_job(entrypoint='sleep 75')"
+    began = time.monotonic()
+    submitted = machine.run("-c", job.format(json.loads(up.stdout)["address"]), **variables)
+    assert submitted.returncode == 0, submitted.stderr[-3000:]
+    while time.monotonic() < began + 75:
+        assert states_of(machine, "rest") == ["running"], log.read_text()
+        time.sleep(5)
+    until = time.monotonic() + 120
+    while states_of(machine, "rest") != ["terminated"]:
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(2)
+    assert "nobody had work: ending i-" in log.read_text()
+    down = machine.llmray("cluster", "down", str(path), "--json")
+    assert json.loads(down.stdout)["left"] == []
+
+
+def states_of(machine: Machine, name: str) -> list[str]:
+    """Of the machines that a cluster had."""
+    found = [one for r in machine.aws("describe_instances")["Reservations"] for one in r["Instances"]]
+    tagged = {"Key": "ray-cluster-name", "Value": name}
+    return [one["State"]["Name"] for one in found if tagged in one["Tags"]]
 
 
 def wait_for_aws(machine: Machine) -> None:

@@ -65,6 +65,14 @@ def test_a_model_tells_what_is_known_of_it() -> None:
     assert found == {"task": "qa", **known, "metrics": {"f1": 50.0}}
 
 
+def test_where_there_is_no_room_a_request_is_not_even_read() -> None:
+    batcher = Batcher(predict, pieces, max_batch_size=1, wait_s=0, max_queued=1)
+    batcher.streams_waiting = 1
+    found = TestClient(routes.build("qa", Identity("tiny", "3", "torch", "abc"), batcher)).post("/", content=b"{")
+    assert (found.status_code, found.headers["retry-after"]) == (503, "1")
+    assert found.json()["error"] == "1 requests are waiting; try again soon"
+
+
 @pytest.mark.parametrize("path", ["/qa", "/qa/"])
 def test_a_question_is_answered_with_and_without_the_closing_slash(path: str) -> None:
     with TestClient(client("qa").app, root_path="/qa") as http:

@@ -1,40 +1,43 @@
 """Requests per second and latency of llmray's endpoints beside FastAPI, LitServe and Ray Serve itself, as Markdown.
 
-    python benchmarks/serve.py [--tasks qa translation] [--servers …] [--clients 1 8 32] [--seconds 8] [--size base]
-                               [--open RATE] [--data FOLDER] [--threads 2]
+    python benchmarks/endpoints.py [--tasks qa translation http] [--servers …] [--clients 1 8 32] [--seconds 8]
+                               [--size base] [--open RATE] [--data FOLDER] [--threads 2]
 
 All serve the same weights and are asked the same, one after the other: closed loop (each client asks again once it is
 answered), or with `--open` at random times RATE times a second, whether answered or not.  The weights are random, since
 speed does not depend on them, in the shape of BERT-base and of OPUS-MT (`--size base`); a translation has 24 tokens, as
 these weights do not end a sentence.  How much int8 costs in quality is `llmray export`'s to say, of trained models.
+
+`http` is what there is beside the model: the others give the same answer each time, llmray that of a classifier of one
+layer, eight numbers wide.  llmray asks for an API key throughout.
+
 No server's threads spin while they wait (`OMP_WAIT_POLICY`): on two cores that cost LitServe 200 ms a request.
 `--data`: a folder with `squad/` and `multi30k/`; else questions and sentences are those of `builtin:shapes`.  With the
-defaults it takes about 10 minutes.  LitServe: `pip install 'llmray[bench]'`.
+defaults it takes about 15 minutes.  LitServe: `pip install 'llmray[bench]'`.
 """
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import os
-import random
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import httpx
 import torch
+from clients import Asked, closed, ms, opened, per_second
+from transformers import BertConfig, BertForSequenceClassification
 
 from llmray.corpus.record import Pair, Question, Record
 from llmray.corpus.source import read, shards
@@ -46,15 +49,16 @@ from llmray.model.export import export
 from llmray.model.predict import Predictor
 from llmray.store.journal import Progress
 from llmray.tasks import make
-from llmray.tasks.base import Request
+from llmray.tasks.base import Request, Task
+from serve.keys import create
 
 TOKENS = 24
+NOTHING = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 KEPT = 256
 """Different requests."""
 READY_S = 180
-FAMILY = {"qa": "bert", "translation": "marian"}
-ENGINE = {"qa": "onnx", "translation": "ctranslate2"}
-ROUTE = {"qa": "/qa", "translation": "/translate"}
+ENGINE = {"qa": "onnx", "translation": "ctranslate2", "http": "onnx"}
+ROUTE = {"qa": "qa", "translation": "translate", "http": "classify"}
 SERVERS = ("llmray int8", "llmray torch", "fastapi", "litserve", "rayserve")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,22 +86,34 @@ def made(task: str, size: str, rows: dict[str, list[Any]], folder: Path) -> str:
     """A model of random weights, and its int8 form."""
     texts = [text for name in ("context", "question", "source", "target") for text in rows.get(name, ())]
     train(texts * 4, 8000).save_pretrained(folder / "tokenizer")
-    model = {"from": f"new:{FAMILY[task]}-{size}", "tokenizer": str(folder / "tokenizer")}
-    job = Job.model_validate({"task": task, "model": model})
+    options = {"name": "classification", "labels": ["no", "yes"]} if task == "http" else task
+    family = "marian" if task == "translation" else "bert"
+    model = {"from": f"new:{family}-{size}", "tokenizer": str(folder / "tokenizer")}
+    job = Job.model_validate({"task": options, "model": model})
     assert job.model is not None
     torch.manual_seed(0)
-    built = make(job.task, load.processor(job.model))
-    load.save(load.build(job.model, built), built, str(folder / "model"))
+    judged = make(job.task, load.processor(job.model))
+    built = load.build(job.model, judged) if task != "http" else _nothing(judged)
+    load.save(built, judged, str(folder / "model"))
     few = {name: values[:16] for name, values in rows.items()}
+    if task == "http":
+        few = {"text": few["source"], "label": ["yes"] * 16}
     export(str(folder / "model"), ENGINE[task], lambda _: [few], 1e9, Progress(), int8=True)  # type: ignore[arg-type]
     return str(folder / "model")
+
+
+def _nothing(task: Task) -> BertForSequenceClassification:
+    config = BertConfig(vocab_size=len(task.processor.tokenizer), **NOTHING)
+    task.configure(config)
+    return BertForSequenceClassification(config)
 
 
 def bodies(task: str, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
     if task == "qa":
         pairs = zip(rows["question"], rows["context"], strict=True)
         return [{"inputs": {"question": question, "context": context}} for question, context in pairs]
-    return [{"inputs": text, "parameters": {"max_new_tokens": TOKENS}} for text in rows["source"]]
+    parameters = {"max_new_tokens": TOKENS} if task == "translation" else {}
+    return [{"inputs": text, "parameters": parameters} for text in rows["source"]]
 
 
 def free_port() -> int:
@@ -107,26 +123,30 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(server: str, task: str, folder: str, threads: int, body: dict[str, Any]) -> Iterator[str]:
-    """The URL of a server that has answered `body`, in a process group of its own.
+def running(
+    server: str, task: str, folder: str, threads: int, body: dict[str, Any], keys: str
+) -> Iterator[tuple[Callable[..., list[Asked]], Callable[..., list[Asked]]]]:
+    """Clients, in closed and in open loop, of a server that has answered `body`; llmray's asks for one of `keys`.
 
-    The group ends with the block: LitServe leaves children.
+    Its process group ends with the block: LitServe leaves children.
     """
     port = free_port()
     words = ["-c", f"from benchmarks.serving import {server}; {server}({task!r}, {folder!r}, {port})"]
-    url = f"http://127.0.0.1:{port}/"
+    url, key = f"http://127.0.0.1:{port}/", ""
     if server.startswith("llmray"):
+        key = create(keys, "bench").key
         engine = ENGINE[task] if server.endswith("int8") else "torch"
         options = {"cpus": threads, "max_replicas": 1, "engine": engine}
         end = [f"serve.endpoints.0.{key}={value}" for key, value in options.items()]
-        named = f"serve.endpoints=[{{model: '{folder}', task: {task}}}]"
-        words = ["-m", "llmray", "serve", f"serve.port={port}", named, *end]
-        url += ROUTE[task].strip("/")
+        name = "classification" if task == "http" else task
+        named = f"serve.endpoints=[{{model: '{folder}', task: {name}}}]"
+        words = ["-m", "llmray", "serve", f"serve.port={port}", f"serve.keys={keys}", named, *end]
+        url += ROUTE[task]
     quiet = None if os.environ.get("SHOW") else subprocess.DEVNULL
     process = subprocess.Popen([sys.executable, *words], stdout=quiet, stderr=quiet, start_new_session=True)
     try:
-        wait_for(url, body, process)
-        yield url
+        wait_for(url, body, key, process)
+        yield partial(closed, url, key=key), partial(opened, url, key=key)
     finally:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -136,11 +156,12 @@ def running(server: str, task: str, folder: str, threads: int, body: dict[str, A
         process.wait()
 
 
-def wait_for(url: str, body: dict[str, Any], process: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, body: dict[str, Any], key: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_S
     while True:
         try:
-            httpx.post(url, json=body, timeout=30, trust_env=False).raise_for_status()
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False).raise_for_status()
             return
         except httpx.HTTPError as error:
             if process.poll() is not None or time.monotonic() > deadline:
@@ -148,85 +169,45 @@ def wait_for(url: str, body: dict[str, Any], process: subprocess.Popen[bytes]) -
             time.sleep(0.5)
 
 
-async def ask(session: aiohttp.ClientSession, url: str, body: bytes) -> None:
-    async with session.post(url, data=body, headers={"content-type": "application/json"}) as answer:
-        await answer.read()
-        answer.raise_for_status()
-
-
-async def closed(url: str, asked: list[bytes], clients: int, seconds: float) -> tuple[float, list[float]]:
-    """Requests per second, and the seconds that each took, of `clients` that each ask again once they are answered."""
-    took_s: list[float] = []
-    turn, end = cycle(asked), time.perf_counter() + seconds
-
-    async def client(session: aiohttp.ClientSession) -> None:
-        while (began := time.perf_counter()) < end:
-            await ask(session, url, next(turn))
-            took_s.append(time.perf_counter() - began)
-
-    began = time.perf_counter()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(client(session) for _ in range(clients)))
-    return len(took_s) / (time.perf_counter() - began), took_s
-
-
-async def opened(url: str, asked: list[bytes], rate: float, seconds: float) -> tuple[float, list[float]]:
-    """The same at random times, `rate` a second on average; what waits to be sent counts as waiting."""
-    draw, due, plan, took_s = random.Random(0), 0.0, list[float](), list[float]()
-    while (due := due + draw.expovariate(rate)) < seconds:
-        plan.append(due)
-    began = time.perf_counter()
-
-    async def one(session: aiohttp.ClientSession, due: float, body: bytes) -> None:
-        await asyncio.sleep(began + due - time.perf_counter())
-        await ask(session, url, body)
-        took_s.append(time.perf_counter() - began - due)
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(one(session, due, body) for due, body in zip(plan, cycle(asked), strict=False)))
-    return len(took_s) / (time.perf_counter() - began), took_s
-
-
-def bare(
-    task: str, folder: str, engine: Any, asked: list[dict[str, Any]], size: int, seconds: float
-) -> tuple[float, list[float]]:
-    """The engine in a loop, without HTTP: the limit."""
+def bare(task: str, folder: str, engine: Any, asked: list[dict[str, Any]], size: int, seconds: float) -> list[Asked]:
+    """The engine in a loop of passes over `size` requests, without HTTP: the limit."""
     model = Predictor.load(folder, device="cpu", engine=engine)
     requests = [Request(b["inputs"] if task == "qa" else {"text": b["inputs"]}, b.get("parameters", {})) for b in asked]
     parts = [requests[at : at + size] for at in range(0, len(requests) - size + 1, size)]
     model.predict(parts[0])
-    took_s, began = [], time.perf_counter()
+    passes, end = list[Asked](), time.monotonic() + seconds
     for part in cycle(parts):
-        if (at := time.perf_counter()) > began + seconds:
+        if (at := time.monotonic()) > end:
             break
         model.predict(part)
-        took_s.append(time.perf_counter() - at)
-    return size * len(took_s) / (time.perf_counter() - began), took_s
+        passes.append(Asked("200", (now := time.monotonic()) - at, now))
+    return passes
 
 
-def told(task: str, what: str, clients: str, rate: float, took_s: list[float]) -> None:
-    cuts = statistics.quantiles(took_s, n=100, method="inclusive") if len(took_s) > 1 else [took_s[0]] * 99
-    print(
-        f"| {task} | {what} | {clients} | {rate:,.1f} | {1000 * cuts[49]:,.1f} | {1000 * cuts[98]:,.1f} |", flush=True
-    )
+def told(task: str, what: str, clients: str, found: list[Asked], each: int = 1) -> None:
+    if wrong := [one.status for one in found if one.status != "200"]:
+        raise SystemExit(f"{what}: {len(wrong)} requests of {len(found)} were not answered: {wrong[0]}")
+    rate = each * per_second(found)
+    print(f"| {task} | {what} | {clients} | {rate:,.1f} | {ms(found, 50):,.1f} | {ms(found, 99):,.1f} |", flush=True)
 
 
 def compare(task: str, size: argparse.Namespace, folder: Path) -> None:
     rows = records(task, size.data)
     model, asked = made(task, size.size, rows, folder), bodies(task, rows)
-    for engine, name in (("torch", "torch"), (ENGINE[task], f"{ENGINE[task]} int8")):
+    engines = () if task == "http" else (("torch", "torch"), (ENGINE[task], f"{ENGINE[task]} int8"))
+    for engine, name in engines:
         for count in (1, 16):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:  # as the servers are set up
                 found = other.submit(bare, task, model, engine, asked, count, size.seconds / 2).result()
-            told(task, f"bare {name}, batches of {count}", "", *found)
+            told(task, f"bare {name}, batches of {count}", "", found, count)
     sent = [json.dumps(body).encode() for body in asked]
     for server in size.servers:
-        with running(server, task, model, size.threads, asked[0]) as url:
-            asyncio.run(closed(url, sent, max(size.clients), size.seconds / 4))  # warm
+        with running(server, task, model, size.threads, asked[0], str(folder / "keys.json")) as (in_turns, at_random):
+            in_turns(sent, max(size.clients), size.seconds / 4)  # warm
             for clients in size.clients:
-                told(task, server, str(clients), *asyncio.run(closed(url, sent, clients, size.seconds)))
+                told(task, server, str(clients), in_turns(sent, clients, size.seconds))
             if size.open:
-                told(task, server, f"{size.open:g}/s", *asyncio.run(opened(url, sent, size.open, size.seconds)))
+                told(task, server, f"{size.open:g}/s", at_random(sent, size.open, size.seconds))
 
 
 def main(size: argparse.Namespace) -> None:
@@ -239,7 +220,7 @@ def main(size: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=FAMILY, default=list(FAMILY))
+    parser.add_argument("--tasks", nargs="+", choices=ENGINE, default=list(ENGINE))
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=8)
