@@ -1,13 +1,18 @@
 """Fixtures that every room's tests share."""
 
+import json
 import os
+import shutil
+import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -36,6 +41,7 @@ HEAD_PORTS = (
     *("port", "dashboard-port", "ray-client-server-port"),
     *("dashboard-agent-listen-port", "dashboard-agent-grpc-port"),
 )
+DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana" / "dashboards"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -67,6 +73,44 @@ def ray_cluster() -> Iterator[None]:
 
     with session(Scale(), cpus=6):
         yield
+
+
+@pytest.fixture(scope="session")
+def panels_have_data(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], None]]:
+    """Waits until every panel of a dashboard has data, asking a real Prometheus that watches the Ray of the tests."""
+    import ray
+
+    if not shutil.which("prometheus"):
+        pytest.skip("needs prometheus (Debian: apt install prometheus)")
+    folder, (node,) = tmp_path_factory.mktemp("prometheus"), ray.nodes()
+    target = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
+    scrape = {"job_name": "ray", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
+    (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": [scrape]}))
+    address = f"127.0.0.1:{free_block()[0]}"
+    words = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+
+    def answer(expr: str) -> list[Any]:
+        try:
+            found = httpx.get(f"http://{address}/api/v1/query", params={"query": expr}, timeout=5)
+            return list(found.json()["data"]["result"])
+        except (httpx.HTTPError, KeyError, ValueError):
+            return []
+
+    def look(name: str) -> None:
+        panels = json.loads((DASHBOARDS / f"{name}.json").read_text())["panels"]
+        waiting = {target["expr"] for panel in panels for target in panel["targets"]}
+        until = time.monotonic() + 60
+        while waiting := {expr for expr in waiting if not answer(expr)}:
+            assert time.monotonic() < until, f"no data for {waiting}"
+            time.sleep(0.5)
+
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(["prometheus", *words, f"--web.listen-address={address}"], stdout=log, stderr=log)
+    try:
+        yield look
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

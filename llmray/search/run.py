@@ -25,7 +25,7 @@ from llmray.job.schema import Job
 from llmray.search.report import Outcome, render
 from llmray.search.space import changes_data, trials
 from llmray.search.trial import Sweep, Trial, spread_trial
-from llmray.search.watch import StopAll, Watch
+from llmray.search.watch import Gauges, StopAll, Watch
 from llmray.store import folder, place
 from llmray.store.journal import Progress
 from llmray.stream.errors import cause_of, chain
@@ -66,7 +66,9 @@ def tune(job: Job, progress: Progress) -> TuneResult:
     folder.begin(job.output, job)
     outcomes = [Outcome(values, work.total_steps) for (values, _), work in zip(chosen, works, strict=True)]
     worst = float("inf") if options.mode == "min" else float("-inf")
-    _run(job, Sweep(tuple(works), options.metric, worst, datasets), Watch(options, outcomes, label, progress))
+    gauges = Gauges(job.output) if "prometheus" in job.train.loggers else None
+    watch = Watch(options, outcomes, label, progress, gauges)
+    _run(job, Sweep(tuple(works), options.metric, worst, datasets), watch)
     result = _write(job, outcomes, [trial for _, trial in chosen], began)
     progress.done(label, ", ".join(f"{key} {value}" for key, value in result.best_values.items()))
     return result

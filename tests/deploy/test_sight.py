@@ -1,22 +1,20 @@
 """Alert rules are right and fire; every panel has data from a real Ray, through a real Prometheus."""
 
-import json
 import shutil
-import socket
 import subprocess
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-import requests
 import yaml
 
 from llmray.job.load import load
+from llmray.search.report import Outcome
+from llmray.search.watch import Gauges
 from llmray.training.loggers import Prometheus
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -40,60 +38,37 @@ def test_every_alert_has_a_test() -> None:
     assert sorted(rules) == sorted({one["alertname"] for one in tested if "exp_alerts" in one})
 
 
-@pytest.fixture(scope="module")
-def prometheus(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prometheus that watches the Ray of the tests, in which a run tells its row."""
-    if not shutil.which("prometheus"):
-        pytest.skip(NEEDS)
-    folder, (node,) = tmp_path_factory.mktemp("prometheus"), ray.nodes()
-    target = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
-    scrape = {"job_name": "ray", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "log").open("w") as log:
-        words = ["prometheus", *config, f"--web.listen-address={address}"]
-        process = subprocess.Popen(words, stdout=log, stderr=log)
-    ray.get(ray.remote(lambda: None).remote())
-    with telling():
-        yield f"http://{address}"
-    process.terminate()
-    process.wait()
-
-
 @contextmanager
 def telling() -> Iterator[None]:
-    """A run that tells its row every second."""
-    over, logger = threading.Event(), Prometheus(load({"output": "runs/a"}))
+    """A run that tells its row every second, and a sweep its trials."""
+    over, logger, gauges = threading.Event(), Prometheus(load({"output": "runs/a"})), Gauges("runs/b")
+    outcomes = [Outcome({}, 9, "running", 3, 2.0), Outcome({}, 9)]
 
     def tell() -> None:
         while not over.wait(1):
             logger.log(ROW)
+            gauges.tell(outcomes, 2.0, 3)
 
     thread = threading.Thread(target=tell)
     thread.start()
-    yield
-    over.set()
-    thread.join()
-
-
-@pytest.mark.parametrize("path", sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")), ids=lambda p: p.stem)
-def test_every_panel_has_data(prometheus: str, path: Path) -> None:
-    panels = json.loads(path.read_text())["panels"]
-    waiting = {target["expr"] for panel in panels for target in panel["targets"]}
-    until = time.monotonic() + 60
-    while waiting := {expr for expr in waiting if not answer(prometheus, expr)}:
-        assert time.monotonic() < until, f"no data for {waiting}"
-        time.sleep(0.5)
-
-
-def answer(prometheus: str, expr: str) -> list[Any]:
     try:
-        return list(requests.get(f"{prometheus}/api/v1/query", {"query": expr}, timeout=5).json()["data"]["result"])
-    except (requests.exceptions.RequestException, KeyError):
-        return []
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["cluster", "training", "sweeps"])
+def test_every_panel_has_data(panels_have_data: Callable[[str], None], name: str) -> None:
+    ray.get(ray.remote(lambda: None).remote())
+    with telling():
+        panels_have_data(name)
+
+
+def test_no_dashboard_is_left_out() -> None:
+    """`serving` is looked at where there are endpoints: in tests/doors/test_serve.py."""
+    names = {path.stem for path in (DEPLOY / "grafana" / "dashboards").glob("*.json")}
+    assert names == {"cluster", "training", "sweeps", "serving"}
 
 
 def test_the_local_cluster_is_closed_to_other_machines_and_its_files_are_there() -> None:

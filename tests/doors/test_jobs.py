@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
 from cluster import jobs
 from llmray import verbs
 from llmray.job.errors import ClusterError
 from llmray.job.load import dump, load
+from serve import keys
+from serve.declared import config
+from serve.environment import free_block
 
 pytestmark = pytest.mark.xdist_group("clusters")
 
@@ -140,3 +145,31 @@ def test_only_code_and_the_job_travel(tmp_path):
     assert kinds == {".py", ".yaml"}
     with pytest.raises(ClusterError, match=r"MiB to upload, of which big is the largest part"):
         jobs.packed({"big": "x" * (jobs.MOST_BYTES + 1)}, tmp_path / "more")
+
+
+@pytest.mark.slow
+def test_what_kuberay_is_given_serves_a_job_behind_its_keys(elsewhere, models, tmp_path):
+    """Deployed as KubeRay does it: a configuration file, handed to the dashboard."""
+    key = keys.create(str(tmp_path / "keys.json"), "team").key
+    ends = [{"task": task, "model": models[task], "cpus": 0.1} for task in ("classification", "causal_lm")]
+    job, here = (
+        load({"output": str(tmp_path), "serve": {"endpoints": ends}}),
+        {"host": "127.0.0.1", "port": free_block()[0]},
+    )
+    dashboard = ServeSubmissionClient(elsewhere)
+    dashboard.deploy_applications(config(job) | {"http_options": here})
+
+    def said() -> dict[str, str]:
+        found = dashboard.get_serve_details()["applications"]
+        assert "DEPLOY_FAILED" not in {app["status"] for app in found.values()}, found
+        return {name: app["status"] for name, app in found.items()}
+
+    until(lambda: said() == dict.fromkeys(("classification", "causal_lm", "openai"), "RUNNING"), 200)
+    with httpx.Client(base_url=f"http://127.0.0.1:{here['port']}", timeout=60) as http:
+        for route in ("/classify", "/generate"):
+            assert http.post(route, json={"inputs": "A red circle"}).status_code == 401
+            answer = http.post(route, json={"inputs": "A red circle"}, headers={"authorization": f"Bearer {key}"})
+            assert answer.status_code == 200, answer.text
+        told = http.get("/v1/models", headers={"authorization": f"Bearer {key}"}).json()
+    assert len(told["data"]) == 1
+    dashboard.delete_applications()

@@ -200,6 +200,24 @@ def test_prometheus_is_told_of_requests_errors_passes_and_tokens(live: ServeResu
     until(lambda: not [each for each in wanted if not re.search(each, httpx.get(url).text)], within_s=60)
 
 
+def test_every_panel_of_the_dashboard_has_data(live: ServeResult, panels_have_data: Callable[[str], None]) -> None:
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.3):
+            for inputs in ("A red", ""):  # the second one is refused
+                body = {"inputs": inputs, "parameters": {"max_new_tokens": 2}}
+                httpx.post(f"{live.url}/generate", json=body, timeout=60)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        panels_have_data("serving")
+    finally:
+        over.set()
+        asker.join()
+
+
 @pytest.mark.parametrize("name", ["x-request-id", "x-request-timeout-seconds", "serve_multiplexed_model_id"])
 def test_headers_that_ray_serve_cannot_read_break_nothing(live: ServeResult, name: str) -> None:
     headers = [(name.encode(), b"\xff0.000001")]
