@@ -57,6 +57,8 @@ class Batcher:
         self.writers = ThreadPoolExecutor(max_batch_size, thread_name_prefix="stream")
         self.seats = asyncio.Semaphore(max_batch_size)
         self.streams_waiting = 0
+        self.together = 0
+        """Requests of the last pass."""
         self.worker: asyncio.Task[None] | None = None
 
     async def answer(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -139,14 +141,17 @@ class Batcher:
                     future.set_result(outcome)
 
     async def _gather(self) -> list[Waiting]:
-        """Wait for a first request, then a moment for others to join; leave out those whose client has gone."""
+        """Wait for a first request and, where there was company lately, a moment for others to join; leave out those
+        whose client has gone."""
+        company = self.together > 1 or bool(self.together and self.queue)
         await self._until_arrived(None)
-        deadline = asyncio.get_running_loop().time() + self.wait_s
+        deadline = asyncio.get_running_loop().time() + (self.wait_s if company else 0)
         while len(self.queue) < self.max_batch_size and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await self._until_arrived(left)
         taken = [self.queue.popleft() for _ in range(min(len(self.queue), self.max_batch_size))]
         if self.queue:
             self.arrived.set()
+        self.together = len(taken)
         return [each for each in taken if not each[1].done()]
 
     async def _until_arrived(self, timeout_s: float | None) -> None:

@@ -74,6 +74,33 @@ def test_a_full_pass_does_not_wait() -> None:
     asyncio.run(run())
 
 
+def test_who_is_alone_does_not_wait_for_company() -> None:
+    async def run() -> None:
+        shared = batcher(Model(), wait_s=60)
+        for _ in range(3):
+            await asyncio.wait_for(shared.answer([ask("a")]), 5)
+
+    asyncio.run(run())
+
+
+def test_two_who_ask_in_turns_come_to_share_a_pass() -> None:
+    model = Model()
+
+    async def client(shared: Batcher, text: str) -> None:
+        for _ in range(8):
+            await shared.answer([ask(text)])
+
+    async def run() -> None:
+        shared = batcher(model, wait_s=1)
+        first = asyncio.create_task(client(shared, "a"))
+        while not model.passes:
+            await asyncio.sleep(0)
+        await asyncio.gather(first, client(shared, "b"))
+
+    asyncio.run(run())
+    assert model.passes.count(2) >= 6
+
+
 def test_a_bad_request_has_its_error_in_its_own_place() -> None:
     found = asyncio.run(outcomes(Model(), ["a", "bad", "c"]))
     assert found[0] == {"text": "a"}
