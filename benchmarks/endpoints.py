@@ -137,7 +137,7 @@ def running(
         key = create(keys, "bench").key
         engine = ENGINE[task] if server.endswith("int8") else "torch"
         options = {"cpus": threads, "max_replicas": 1, "engine": engine}
-        end = [f"serve.endpoints.0.{key}={value}" for key, value in options.items()]
+        end = [f"serve.endpoints.0.{option}={value}" for option, value in options.items()]
         name = "classification" if task == "http" else task
         named = f"serve.endpoints=[{{model: '{folder}', task: {name}}}]"
         words = ["-m", "llmray", "serve", f"serve.port={port}", f"serve.keys={keys}", named, *end]

@@ -10,7 +10,7 @@ every 10 s.  scaled: nobody asks until no replica is left, then many do until th
 flooded: as many requests come as ten times what was answered in closed loop before, for a quarter of the time.
 cold: one request, when no replica is left; beside it the time that plain Python takes to load and ask the model.
 
-Prints a Markdown table of a scene's figures; some 6 minutes for all.
+Prints a Markdown table of a scene's figures; some 15 minutes for all.
 """
 
 import argparse

@@ -80,7 +80,7 @@ class Batcher:
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of text as the model writes them, then the rest of the answer; it stops soon after the reader does."""
-        self.require_room(1)
+        self.require_room()
         self.streams_waiting += 1
         came = monotonic()
         try:

@@ -6,9 +6,10 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -201,21 +202,9 @@ def test_prometheus_is_told_of_requests_errors_passes_and_tokens(live: ServeResu
 
 
 def test_every_panel_of_the_dashboard_has_data(live: ServeResult, panels_have_data: Callable[[str], None]) -> None:
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.wait(0.3):
-            for inputs in ("A red", ""):  # the second one is refused
-                body = {"inputs": inputs, "parameters": {"max_new_tokens": 2}}
-                httpx.post(f"{live.url}/generate", json=body, timeout=60)
-
-    asker = threading.Thread(target=ask)
-    asker.start()
-    try:
+    bodies = [{"inputs": text, "parameters": {"max_new_tokens": 2}} for text in ("A red", "")]  # one is refused
+    with asking(f"{live.url}/generate", bodies):
         panels_have_data("serving")
-    finally:
-        over.set()
-        asker.join()
 
 
 @pytest.mark.parametrize("name", ["x-request-id", "x-request-timeout-seconds", "serve_multiplexed_model_id"])
@@ -396,7 +385,8 @@ def test_a_version_is_rolled_out_kept_and_rolled_back_under_load(
     def version() -> str:
         return httpx.get(f"{live.url}/qa/healthz").headers["x-llmray-version"]
 
-    with asking(f"{live.url}/qa") as statuses:
+    question = {"inputs": {"question": "What is red?", "context": CONTEXT}}
+    with asking(f"{live.url}/qa", [question]) as statuses:
         with pytest.raises(ClusterError, match="cut short"):
             roll_out()
         assert version() != "3"
@@ -412,14 +402,14 @@ def test_a_version_is_rolled_out_kept_and_rolled_back_under_load(
 
 
 @contextmanager
-def asking(url: str) -> Iterator[list[int]]:
+def asking(url: str, bodies: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
     """Somebody asks all the while; what was answered so far."""
     statuses: list[int] = []
-    body, over = {"inputs": {"question": "What is red?", "context": CONTEXT}}, threading.Event()
+    turn, over = cycle(bodies), threading.Event()
 
     def ask() -> None:
         while not over.wait(0.05):
-            statuses.append(httpx.post(url, json=body, timeout=60).status_code)
+            statuses.append(httpx.post(url, json=next(turn), timeout=60).status_code)
 
     asker = threading.Thread(target=ask)
     asker.start()

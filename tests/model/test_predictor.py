@@ -66,6 +66,8 @@ def test_every_family_answers_from_its_folder_as_before_it_was_saved(
     parameters = {"max_new_tokens": 5} if name in WRITERS else {}
     request = Request(GOOD[name, family], parameters)
     [answer] = predictor.predict([request])
+    kept = predictor.model.state_dict()
+    assert all(torch.equal(kept[key], weight) for key, weight in model.state_dict().items())
     assert alike(answer, Predictor(task, model).predict([request])[0])
     assert not isinstance(answer, RequestError)
     assert not predictor.model.training
