@@ -35,6 +35,8 @@ BUFFER_BYTES = 64 << 10
 """A request up to this size is held until it is whole, and only what was held can be sent again."""
 DRAIN_S = 2
 """Time that a stopping replica stays reachable while HAProxy learns of it; Ray's 30 s are meant for cloud balancers."""
+PROXY_READY_S = 20
+"""A third of the time that a new proxy has; Ray's 5 s are fewer than its imports take on a busy machine."""
 LAUNCHER = """#!/bin/sh
 # Written by llmray: see serve/haproxy.py.
 for word; do
@@ -107,6 +109,7 @@ def base_settings() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_READY_S),
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }
 

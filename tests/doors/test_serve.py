@@ -282,7 +282,7 @@ def test_status_tells_how_much_is_asked_now(live: ServeResult) -> None:
         return next(end for end in status().endpoints if end.task == task)
 
     before = of("qa").failed
-    with asking(f"{live.url}/qa"):
+    with asking(f"{live.url}/qa", [{"inputs": {"question": "What is red?", "context": CONTEXT}}]):
         until(lambda: (of("qa").requests_per_s or 0) > 1)
     now = of("qa")
     assert (now.response_ms or 0) > 0

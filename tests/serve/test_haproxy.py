@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from ray.serve._private.constants import HTTP_PROXY_TIMEOUT, PROXY_HEALTH_CHECK_UNHEALTHY_THRESHOLD
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
 from llmray.job.errors import ClusterError
@@ -104,3 +105,8 @@ def test_only_one_serve_starts_at_a_time(tmp_path: Path) -> None:
         assert not second.wait(0.1)
     assert second.wait(10)
     thread.join()
+
+
+def test_a_slow_proxy_is_not_replaced_while_the_start_still_waits_for_it() -> None:
+    ready_s = float(haproxy.base_settings()["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"])
+    assert PROXY_HEALTH_CHECK_UNHEALTHY_THRESHOLD * ready_s >= HTTP_PROXY_TIMEOUT
