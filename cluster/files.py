@@ -9,15 +9,25 @@ from typing import Any
 
 import yaml
 
-from cluster.providers import kubernetes, skypilot
+from cluster.providers import kubernetes, skypilot, tls
 from cluster.spec import Cluster
 from llmray.job.errors import JobError
 from llmray.job.load import dump
 from llmray.job.results import FilesResult
 from llmray.job.schema import Job
 
-APPLY = "kubectl apply --filename {}"
 TOKEN = 'export RAY_AUTH_TOKEN="$(openssl rand -hex 32)"'
+
+
+AUTHORITY = """#!/bin/sh
+# Makes the Secret that signs the pods' certificates, unless it is there.
+set -e
+{seen} > /dev/null 2>&1 && exit
+cd "$(mktemp -d)"
+trap 'rm -f ca.key' EXIT
+{made}
+{create}
+"""
 
 
 def write(spec: Cluster, verb: str, job: Job, job_path: str, folder: str) -> FilesResult:
@@ -30,7 +40,8 @@ def write(spec: Cluster, verb: str, job: Job, job_path: str, folder: str) -> Fil
     files, commands = [task], [f"{TOKEN} && sky jobs launch --secret RAY_AUTH_TOKEN {task}"]
     if spec.provider == "kubernetes":
         manifest = _manifest(kubernetes.job(spec, verb, dump(job)), Path(folder, "rayjob.yaml"))
-        files, commands = [manifest, *files], [APPLY.format(manifest), *commands]
+        authority = _authority(spec, Path(folder, "authority.sh"))
+        files, commands = [authority, manifest, *files], [f"sh {authority}", _apply(spec, manifest), *commands]
     return FilesResult(files=tuple(map(str, files)), commands=tuple(commands))
 
 
@@ -38,7 +49,26 @@ def write_service(spec: Cluster, serving: Mapping[str, Any], env: Mapping[str, s
     """A RayService for Kubernetes.  `serving`: a configuration file of Ray Serve, `env`: its nodes' environment."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     manifest = _manifest(kubernetes.service(spec, serving, env), Path(folder, "rayservice.yaml"))
-    return FilesResult(files=(str(manifest),), commands=(APPLY.format(manifest),))
+    authority = _authority(spec, Path(folder, "authority.sh"))
+    return FilesResult(files=(str(authority), str(manifest)), commands=(f"sh {authority}", _apply(spec, manifest)))
+
+
+def _authority(spec: Cluster, path: Path) -> Path:
+    """A script that makes what signs the pods' certificates; its key is in no file that stays."""
+    kubectl, name = " ".join(kubernetes.kubectl(spec)), kubernetes.secret_name(spec)
+    path.write_text(
+        AUTHORITY.format(
+            seen=f"{kubectl} get secret {name}",
+            made=" ".join(tls.new_authority(spec.name, *tls.AUTHORITY)),
+            create=f"{kubectl} create secret generic {name} {' '.join(f'--from-file={it}' for it in tls.AUTHORITY)}",
+        ),
+        encoding="utf-8",
+    )
+    return path
+
+
+def _apply(spec: Cluster, manifest: Path) -> str:
+    return " ".join([*kubernetes.kubectl(spec), "apply", "--filename", str(manifest)])
 
 
 def _manifest(objects: list[dict[str, Any]], path: Path) -> Path:

@@ -38,7 +38,7 @@ def up(spec: Cluster, home: Path = HOME) -> ClusterResult:
     """Bring it up, or bring one that is up in line with the file.  Raises `ClusterError`."""
     folder = _folder(spec, home)
     if spec.provider == "kubernetes":
-        _kubectl(spec, ["apply", "--filename", "-"], yaml.safe_dump_all(kubernetes.cluster(spec)))
+        _kubectl(spec, ["apply", "--filename", "-"], _manifests(spec, folder))
     else:
         _ray(["up", "--yes", "--no-config-cache", str(_launcher_file(spec, folder))])
     return status(spec, home)
@@ -47,16 +47,20 @@ def up(spec: Cluster, home: Path = HOME) -> ClusterResult:
 def down(spec: Cluster, home: Path = HOME) -> ClusterGone:
     """Take it down with all that it owns, and say what is left."""
     folder = _folder(spec, home)
-    left = _kubernetes_down(spec) if spec.provider == "kubernetes" else _machines_down(spec, folder)
+    left = _kubernetes_down(spec, folder) if spec.provider == "kubernetes" else _machines_down(spec, folder)
     if not left:
         shutil.rmtree(folder)
     see = SEE.get(spec.provider)
     return ClusterGone(name=spec.name, left=tuple(left), notes=(see.format(spec),) if see else ())
 
 
-def _kubernetes_down(spec: Cluster) -> list[str]:
-    manifests = yaml.safe_dump_all(kubernetes.cluster(spec))
-    _kubectl(spec, ["delete", "--ignore-not-found", "--wait", "--filename", "-"], manifests)
+def _manifests(spec: Cluster, folder: Path) -> str:
+    authority = {path.name: path.read_text(encoding="utf-8") for path in tls.authority(folder).values()}
+    return str(yaml.safe_dump_all([kubernetes.authority(spec, authority), *kubernetes.cluster(spec)]))
+
+
+def _kubernetes_down(spec: Cluster, folder: Path) -> list[str]:
+    _kubectl(spec, ["delete", "--ignore-not-found", "--wait", "--filename", "-"], _manifests(spec, folder))
     return [f"pod {pod['metadata']['name']}" for pod in _pods(spec)]
 
 
@@ -111,14 +115,16 @@ def _asked(words: Sequence[str]) -> list[str]:
 
 def _tunnel(spec: Cluster, folder: Path, head: str) -> str:
     if spec.provider == "kubernetes":
-        return " ".join([*_kubectl_command(spec), "port-forward", f"service/{spec.name}-head-svc", "8265:8265"])
+        return " ".join([*kubernetes.kubectl(spec), "port-forward", f"service/{spec.name}-head-svc", "8265:8265"])
     key = spec.access.key or folder / "key"
     return f"ssh -i {key} -N -L 8265:127.0.0.1:8265 {spec.access.user}@{head}"
 
 
 def _token(spec: Cluster, folder: Path) -> str:
     if spec.provider == "kubernetes":
-        get = " ".join([*_kubectl_command(spec), "get", "secret", spec.name, "--output", "jsonpath={.data.auth_token}"])
+        get = " ".join(
+            [*kubernetes.kubectl(spec), "get", "secret", spec.name, "--output", "jsonpath={.data.auth_token}"]
+        )
         return f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$({get} | base64 --decode)"
     return f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={folder / 'token'}"
 
@@ -188,17 +194,12 @@ def _pods(spec: Cluster) -> list[dict[str, Any]]:
     return list(json.loads(answer)["items"])
 
 
-def _kubectl_command(spec: Cluster) -> list[str]:
-    context = ["--context", spec.where.context] if spec.where.context else []
-    return ["kubectl", *context, "--namespace", spec.where.namespace]
-
-
 def _kubectl(spec: Cluster, words: Sequence[str], text: str | None = None) -> str:
     if shutil.which("kubectl") is None:
         raise ClusterError(
             "clusters on Kubernetes need `kubectl` on this machine: https://kubernetes.io/docs/tasks/tools"
         )
-    done = subprocess.run([*_kubectl_command(spec), *words], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run([*kubernetes.kubectl(spec), *words], input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ClusterError(f"kubectl {words[0]}: {done.stderr.strip()}")
     return done.stdout

@@ -390,5 +390,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{k} {_cell(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
+        words = [str(each) for each in value]
+        return ("\n" if any(" " in word for word in words) else ", ").join(words)  # commands are to be copied
     return f"{value:,.3f}" if isinstance(value, float) else str(value)

@@ -1,7 +1,8 @@
 """A cluster file → manifests for Kubernetes with the KubeRay operator (1.6 or newer).  It does not talk to Kubernetes.
 
-Every container runs without root and without privileges, every request needs the token that the operator makes, and
-only pods of the cluster and the operator reach it.
+Every container runs without root and without privileges, every request needs the token that the operator makes, only
+pods of the cluster and the operator reach it, and its pods speak TLS: before a pod's own container starts, another one,
+which alone sees the authority's key, makes the pod's certificate.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cluster.providers import tls
 from cluster.spec import Cluster, Nodes, Workers
 
 RAY_VERSION = "2.60.0"
@@ -16,6 +18,27 @@ USER = 1000
 """The Dockerfile's user."""
 OPERATOR = {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}
 ENDS_AFTER_S = 600
+AUTHORITY, CERTIFICATE = "/run/llmray/authority", "/run/llmray/tls"
+SERVICES = r"sed -n 's/^search \([^ ]*\).*/,DNS:*.\1/p' /etc/resolv.conf"
+"""Workers reach the head at its Service, whose name the operator chooses, in the namespace's domain."""
+CERTIFIED = {"name": "tls", "mountPath": CERTIFICATE, "readOnly": True}
+CERTIFY = f"cp {AUTHORITY}/* {CERTIFICATE} && {tls.certify(CERTIFICATE, SERVICES)} && rm ca.key"
+
+
+def kubectl(spec: Cluster) -> list[str]:
+    """The words that every command about this cluster begins with."""
+    context = ["--context", spec.where.context] if spec.where.context else []
+    return ["kubectl", *context, "--namespace", spec.where.namespace]
+
+
+def authority(spec: Cluster, files: Mapping[str, str]) -> dict[str, Any]:
+    """What signs the pods' certificates, as a Secret."""
+    metadata = _metadata(spec, secret_name(spec))
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(files)}
+
+
+def secret_name(spec: Cluster) -> str:
+    return f"{spec.name}-tls"
 
 
 def cluster(spec: Cluster) -> list[dict[str, Any]]:
@@ -51,7 +74,7 @@ def service(spec: Cluster, serving: Mapping[str, Any], env: Mapping[str, str]) -
     fence["spec"]["ingress"].append({"ports": [{"port": serving["http_options"]["port"]}]})
     for group in _groups(ray):
         [container] = group["template"]["spec"]["containers"]
-        container["env"] = [{"name": name, "value": value} for name, value in env.items()]
+        container["env"] += _environment(env)
     body = {"serveConfigV2": yaml.safe_dump(dict(serving), sort_keys=False), "rayClusterConfig": ray}
     return [fence, _object(spec, "RayService", body)]
 
@@ -65,6 +88,8 @@ def _ray(spec: Cluster) -> dict[str, Any]:
             "version": "v2",
             "idleTimeoutSeconds": 60 * spec.idle_minutes,
             "securityContext": _unprivileged(),
+            "env": _environment(tls.variables(CERTIFICATE)),
+            "volumeMounts": [CERTIFIED],
         },
         "headGroupSpec": {
             # KubeRay reaches the dashboard through the pod's address; `_fence` and the token close it to others.
@@ -94,19 +119,49 @@ def _pod(spec: Cluster, nodes: Nodes, name: str) -> dict[str, Any]:
         "image": spec.image,
         "resources": {"requests": {**size, "ephemeral-storage": f"{nodes.disk_gb}Gi"}, "limits": size},
         "securityContext": _unprivileged(),
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "ray", "mountPath": "/tmp/ray"}],
+        "env": _environment(tls.variables(CERTIFICATE)),
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "ray", "mountPath": "/tmp/ray"},
+            CERTIFIED,
+        ],
     }
     # Ray keeps its objects in shared memory, of which a container has 64 MiB unless told.
     shm = {"medium": "Memory", "sizeLimit": f"{max(1, nodes.memory_gb * 3 // 10)}Gi"}
     return {
         "spec": {
             "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "fsGroup": USER},
+            "initContainers": [_certifier(spec)],
             "containers": [container],
-            "volumes": [{"name": "shm", "emptyDir": shm}, {"name": "ray", "emptyDir": {}}],
+            "volumes": [
+                {"name": "shm", "emptyDir": shm},
+                {"name": "ray", "emptyDir": {}},
+                {"name": "tls", "emptyDir": {"medium": "Memory"}},
+                {"name": "authority", "secret": {"secretName": secret_name(spec), "defaultMode": 0o440}},
+            ],
             **({"nodeSelector": nodes.labels} if nodes.labels else {}),
             **({"terminationGracePeriodSeconds": 30} if spot else {}),
         }
     }
+
+
+def _certifier(spec: Cluster) -> dict[str, Any]:
+    size = {"cpu": "500m", "memory": "256Mi"}
+    return {
+        "name": "certify",
+        "image": spec.image,
+        "command": ["sh", "-c", CERTIFY],
+        "resources": {"requests": size, "limits": size},
+        "securityContext": _unprivileged(),
+        "volumeMounts": [
+            {"name": "tls", "mountPath": CERTIFICATE},
+            {"name": "authority", "mountPath": AUTHORITY, "readOnly": True},
+        ],
+    }
+
+
+def _environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in variables.items()]
 
 
 def _unprivileged() -> dict[str, Any]:

@@ -18,7 +18,9 @@ NEEDED_BY_THE_HEAD = {
     "gcp": ("google-api-python-client", "google-auth"),
     "azure": ("azure-cli-core", "azure-identity", "azure-mgmt-compute", "azure-mgmt-network", "azure-mgmt-resource"),
 }
-VARIABLES = f"export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token {tls.VARIABLES}"
+SPOKEN = " ".join(f"{name}={value}" for name, value in tls.variables(tls.MOUNTED).items())
+VARIABLES = f"export PATH={VENV}/bin:$PATH RAY_AUTH_MODE=token {SPOKEN}"
+CERTIFY = tls.certify(tls.MOUNTED)
 START = f"{VARIABLES}; ulimit -n 65536; ray start --disable-usage-stats"
 
 
@@ -42,11 +44,11 @@ def config(spec: Cluster, folder: Path, owned: Mapping[str, str]) -> dict[str, A
         "worker_setup_commands": [],
         "head_start_ray_commands": [
             f"{VENV}/bin/ray stop",
-            tls.CERTIFY,
+            CERTIFY,
             f"{START} --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
             *([_rest(spec.head_idle_minutes)] if not spec.hosts else ()),
         ],
-        "worker_start_ray_commands": [f"{VENV}/bin/ray stop", tls.CERTIFY, f"{START} --address=$RAY_HEAD_IP:6379"],
+        "worker_start_ray_commands": [f"{VENV}/bin/ray stop", CERTIFY, f"{START} --address=$RAY_HEAD_IP:6379"],
         **_provided(spec, owned),
     }
 

@@ -1,14 +1,16 @@
 """The command line of clusters: a wrong file starts nothing, what tools read is written, kubectl's words arrive."""
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from cluster import provision
+from cluster import files, provision
 from cluster.spec import load
 from llmray import cli
 from llmray.job.errors import ClusterError
@@ -30,10 +32,10 @@ def test_a_rayjob_and_a_task_are_written(tmp_path: Path, capsys: pytest.CaptureF
     words = ["cluster", "files", str(CONFIGS / "kubernetes.yaml"), "train", str(job), "--output", str(tmp_path / "o")]
     assert cli.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    manifest, task = (Path(path) for path in told["files"])
+    _, manifest, task = (Path(path) for path in told["files"])
     assert [one["kind"] for one in yaml.safe_load_all(manifest.read_text())] == ["NetworkPolicy", "ConfigMap", "RayJob"]
     assert f"llmray train {job} " in yaml.safe_load(task.read_text())["run"]
-    assert told["commands"][0] == f"kubectl apply --filename {manifest}"
+    assert told["commands"][1] == f"kubectl --namespace ml apply --filename {manifest}"
 
 
 def test_a_rayservice_serves_what_the_job_says_and_asks_for_keys(
@@ -48,8 +50,8 @@ def test_a_rayservice_serves_what_the_job_says_and_asks_for_keys(
     keys.create(str(tmp_path / "keys.json"), "team")
     assert cli.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    [manifest] = map(Path, told["files"])
-    assert told["commands"] == [f"kubectl apply --filename {manifest}"]
+    authority, manifest = map(Path, told["files"])
+    assert told["commands"] == [f"sh {authority}", f"kubectl --namespace ml apply --filename {manifest}"]
     fence, service = yaml.safe_load_all(manifest.read_text())
     assert (fence["kind"], service["kind"]) == ("NetworkPolicy", "RayService")
     serving = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
@@ -74,6 +76,21 @@ def test_without_kubectl_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ClusterError, match="need `kubectl` on this machine"):
         provision.status(load(CONFIGS / "kubernetes.yaml"))
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here")
+def test_the_authoritys_key_stays_nowhere_when_the_secret_cannot_be_made(
+    tmp_path: Path,
+) -> None:
+    files.write_service(load(CONFIGS / "kubernetes.yaml"), {"http_options": {"port": 8000}}, {}, str(tmp_path))
+    places = {"KUBECONFIG": str(tmp_path / "none"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", tmp_path / "authority.sh"], env=os.environ | places, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "refused" in done.stderr
+    assert len(list(tmp_path.glob("*/ca.crt"))) == 1
+    assert not list(tmp_path.glob("*/ca.key"))
 
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.providers import aws, kubernetes, launcher, skypilot
+from cluster.providers import aws, kubernetes, launcher, skypilot, tls
 from cluster.spec import Cluster, load
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "clusters"
@@ -77,6 +77,7 @@ def test_roles_reach_one_bucket_and_only_the_head_starts_machines() -> None:
 def manifests() -> list[dict[str, Any]]:
     cluster = spec("kubernetes")
     return [
+        kubernetes.authority(cluster, dict.fromkeys(tls.AUTHORITY, "PEM")),
         *kubernetes.cluster(cluster),
         *kubernetes.job(cluster, "train", JOB),
         *kubernetes.service(cluster, SERVING, {"RAY_SERVE_ENABLE_HA_PROXY": "1"}),
@@ -111,7 +112,7 @@ def test_kuberay_accepts_it(shared_data: Path) -> None:
         jsonschema.validate(manifest["spec"], closed(schema["properties"]["spec"]))
 
 
-def test_pods_have_no_root_no_privileges_a_token_and_a_fence() -> None:
+def test_pods_have_no_root_no_privileges_a_token_tls_and_a_fence() -> None:
     fence, cluster = kubernetes.cluster(spec("kubernetes"))
     ray = cluster["spec"]
     assert ray["authOptions"] == {"mode": "token"}
@@ -122,6 +123,9 @@ def test_pods_have_no_root_no_privileges_a_token_and_a_fence() -> None:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert template["metadata"]["labels"] == fence["spec"]["podSelector"]["matchLabels"]
+        assert kubernetes.AUTHORITY not in {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert {"name": "RAY_USE_TLS", "value": "1"} in container["env"]
+    assert {"name": "RAY_USE_TLS", "value": "1"} in ray["autoscalerOptions"]["env"]
     assert (
         ray["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     )
@@ -136,7 +140,7 @@ def test_a_rayservice_opens_nothing_but_the_port_that_asks_for_keys() -> None:
     ray = service["spec"]["rayClusterConfig"]
     for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
-        assert container["env"] == [{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"}]
+        assert {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"} in container["env"]
         assert group["template"]["metadata"]["labels"] == fence["spec"]["podSelector"]["matchLabels"]
 
 

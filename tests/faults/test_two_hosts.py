@@ -61,9 +61,8 @@ class Host:
         (home / tls.FOLDER).mkdir(parents=True)
         for there, here in tls.authority(folder).items():
             shutil.copy(here, there.replace("~", str(home)))
-        self.env |= {"HOME": str(home)}
-        self.env |= dict(pair.split("=", 1) for pair in tls.VARIABLES.replace("$HOME", str(home)).split())
-        command = ["ip", "netns", "exec", self.name, "bash", "-c", tls.CERTIFY]
+        self.env |= {"HOME": str(home), **tls.variables(str(home / tls.FOLDER))}
+        command = ["ip", "netns", "exec", self.name, "bash", "-c", tls.certify(tls.MOUNTED)]
         subprocess.run(command, env=self.env, check=True, capture_output=True)
 
     def llmray(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
