@@ -31,7 +31,7 @@ from llmray.training.loop import Row, fit, loss_scale, mean_loss, out_of_patienc
 from llmray.training.lora import adapted
 from llmray.training.optim import optimizer
 from llmray.training.stopping import never
-from llmray.training.thrift import compiled, recomputing
+from llmray.training.thrift import compiled, keep_freed_memory, recomputing
 
 Outcome: TypeAlias = tuple[dict[str, float], int | None]
 """The last value of each metric, and the step whose weights the model has (None: there is none yet)."""
@@ -94,6 +94,7 @@ class Attempt:
         self.work, self.seat, self.train, self.shards = work, seat, train, shards
         self.checkpoints, self.warn = checkpoints, warn
         torch.manual_seed(train.seed)
+        keep_freed_memory()
         self.model = build(work.job.model, work.task).to(seat.device)
         set_attention(self.model, work.task, seat.device)
         self.learner = parallel.Learner(self.model, work.task)

@@ -1,8 +1,9 @@
-"""What makes the same step cheaper: activations computed twice instead of kept, a model compiled.
+"""What makes the same step cheaper: activations computed twice instead of kept, a model compiled, memory kept.
 
 It does not know when either pays.
 """
 
+import ctypes
 import os
 import shutil
 from typing import Any
@@ -12,6 +13,19 @@ import torch
 from llmray.job.errors import ModelError
 from llmray.training.optim import blocks
 from llmray.training.parallel import Learner
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""As glibc numbers them: https://man7.org/linux/man-pages/man3/mallopt.3.html."""
+
+
+def keep_freed_memory() -> None:
+    """Have what this process frees wait for its next step, where the C library is glibc.
+
+    Else large blocks go back to the system at once, and each step gets them anew, page by page.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def recomputing(model: Any) -> None:

@@ -1,5 +1,8 @@
 """Activations computed twice and compiled models learn the same."""
 
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -67,3 +70,24 @@ def test_an_environment_that_torch_cannot_name_to_the_compiler_is_told(monkeypat
     monkeypatch.setattr(torch, "__path__", ["/my projects/torch"])
     with pytest.raises(ModelError, match=r"train\.compile: .*/my projects/torch, whose path has a space"):
         compiled(learner(), in_blocks=False)
+
+
+PAGES = """
+import resource, torch
+from llmray.training.thrift import keep_freed_memory
+
+keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(2):
+    torch.ones(32 << 20)
+before = faults()
+for _ in range(10):
+    torch.ones(32 << 20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_memory_that_was_freed_is_not_fetched_from_the_system_again() -> None:
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100_000  # of ten times 32,768 pages
