@@ -8,8 +8,8 @@ answered), or with `--open` at random times RATE times a second, whether answere
 speed does not depend on them, in the shape of BERT-base and of OPUS-MT (`--size base`); a translation has 24 tokens, as
 these weights do not end a sentence.  How much int8 costs in quality is `llmray export`'s to say, of trained models.
 
-`http` is what there is beside the model: the others give the same answer each time, llmray that of a classifier of one
-layer, eight numbers wide.  llmray asks for an API key throughout.
+`http` is what there is beside the model: all give the same answer each time, and are asked by wrk (Debian: `apt install
+wrk`).  llmray asks for an API key throughout.
 
 No server's threads spin while they wait (`OMP_WAIT_POLICY`): on two cores that cost LitServe 200 ms a request.
 `--data`: a folder with `squad/` and `multi30k/`; else questions and sentences are those of `builtin:shapes`.  With the
@@ -26,18 +26,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import httpx
 import torch
-from clients import Asked, closed, ms, opened, per_second
-from transformers import BertConfig, BertForSequenceClassification
+from clients import Asked, Figures, closed, ms, opened, per_second, wrk
 
 from llmray.corpus.record import Pair, Question, Record
 from llmray.corpus.source import read, shards
@@ -49,17 +47,17 @@ from llmray.model.export import export
 from llmray.model.predict import Predictor
 from llmray.store.journal import Progress
 from llmray.tasks import make
-from llmray.tasks.base import Request, Task
+from llmray.tasks.base import Request
 from serve.keys import create
 
 TOKENS = 24
-NOTHING = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 KEPT = 256
 """Different requests."""
 READY_S = 180
-ENGINE = {"qa": "onnx", "translation": "ctranslate2", "http": "onnx"}
+ENGINE = {"qa": "onnx", "translation": "ctranslate2"}
 ROUTE = {"qa": "qa", "translation": "translate", "http": "classify"}
 SERVERS = ("llmray int8", "llmray torch", "fastapi", "litserve", "rayserve")
+BODY = b'{"inputs": "a red circle", "parameters": {}}'
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -86,34 +84,23 @@ def made(task: str, size: str, rows: dict[str, list[Any]], folder: Path) -> str:
     """A model of random weights, and its int8 form."""
     texts = [text for name in ("context", "question", "source", "target") for text in rows.get(name, ())]
     train(texts * 4, 8000).save_pretrained(folder / "tokenizer")
-    options = {"name": "classification", "labels": ["no", "yes"]} if task == "http" else task
     family = "marian" if task == "translation" else "bert"
     model = {"from": f"new:{family}-{size}", "tokenizer": str(folder / "tokenizer")}
-    job = Job.model_validate({"task": options, "model": model})
+    job = Job.model_validate({"task": task, "model": model})
     assert job.model is not None
     torch.manual_seed(0)
     judged = make(job.task, load.processor(job.model))
-    built = load.build(job.model, judged) if task != "http" else _nothing(judged)
-    load.save(built, judged, str(folder / "model"))
+    load.save(load.build(job.model, judged), judged, str(folder / "model"))
     few = {name: values[:16] for name, values in rows.items()}
-    if task == "http":
-        few = {"text": few["source"], "label": ["yes"] * 16}
     export(str(folder / "model"), ENGINE[task], lambda _: [few], 1e9, Progress(), int8=True)  # type: ignore[arg-type]
     return str(folder / "model")
-
-
-def _nothing(task: Task) -> BertForSequenceClassification:
-    config = BertConfig(vocab_size=len(task.processor.tokenizer), **NOTHING)
-    task.configure(config)
-    return BertForSequenceClassification(config)
 
 
 def bodies(task: str, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
     if task == "qa":
         pairs = zip(rows["question"], rows["context"], strict=True)
         return [{"inputs": {"question": question, "context": context}} for question, context in pairs]
-    parameters = {"max_new_tokens": TOKENS} if task == "translation" else {}
-    return [{"inputs": text, "parameters": parameters} for text in rows["source"]]
+    return [{"inputs": text, "parameters": {"max_new_tokens": TOKENS}} for text in rows["source"]]
 
 
 def free_port() -> int:
@@ -125,8 +112,8 @@ def free_port() -> int:
 @contextmanager
 def running(
     server: str, task: str, folder: str, threads: int, body: dict[str, Any], keys: str
-) -> Iterator[tuple[Callable[..., list[Asked]], Callable[..., list[Asked]]]]:
-    """Clients, in closed and in open loop, of a server that has answered `body`; llmray's asks for one of `keys`.
+) -> Iterator[tuple[str, str]]:
+    """URL and key of a server that has answered `body`; llmray's asks for one of `keys`.
 
     Its process group ends with the block: LitServe leaves children.
     """
@@ -135,18 +122,19 @@ def running(
     url, key = f"http://127.0.0.1:{port}/", ""
     if server.startswith("llmray"):
         key = create(keys, "bench").key
-        engine = ENGINE[task] if server.endswith("int8") else "torch"
-        options = {"cpus": threads, "max_replicas": 1, "engine": engine}
-        end = [f"serve.endpoints.0.{option}={value}" for option, value in options.items()]
-        name = "classification" if task == "http" else task
-        named = f"serve.endpoints=[{{model: '{folder}', task: {name}}}]"
-        words = ["-m", "llmray", "serve", f"serve.port={port}", f"serve.keys={keys}", named, *end]
+        words = ["-c", f"from benchmarks.echo import run; run({folder!r}, {port}, {keys!r})"]
+        if task in ENGINE:
+            engine = ENGINE[task] if server.endswith("int8") else "torch"
+            options = {"cpus": threads, "max_replicas": 1, "engine": engine}
+            end = [f"serve.endpoints.0.{option}={value}" for option, value in options.items()]
+            named = f"serve.endpoints=[{{model: '{folder}', task: {task}}}]"
+            words = ["-m", "llmray", "serve", f"serve.port={port}", f"serve.keys={keys}", named, *end]
         url += ROUTE[task]
     quiet = None if os.environ.get("SHOW") else subprocess.DEVNULL
     process = subprocess.Popen([sys.executable, *words], stdout=quiet, stderr=quiet, start_new_session=True)
     try:
         wait_for(url, body, key, process)
-        yield partial(closed, url, key=key), partial(opened, url, key=key)
+        yield url, key
     finally:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -184,30 +172,40 @@ def bare(task: str, folder: str, engine: Any, asked: list[dict[str, Any]], size:
     return passes
 
 
-def told(task: str, what: str, clients: str, found: list[Asked], each: int = 1) -> None:
-    if wrong := [one.status for one in found if one.status != "200"]:
-        raise SystemExit(f"{what}: {len(wrong)} requests of {len(found)} were not answered: {wrong[0]}")
-    rate = each * per_second(found)
-    print(f"| {task} | {what} | {clients} | {rate:,.1f} | {ms(found, 50):,.1f} | {ms(found, 99):,.1f} |", flush=True)
+def told(task: str, what: str, clients: str, found: list[Asked] | Figures, each: int = 1) -> None:
+    if not isinstance(found, Figures):
+        if wrong := [one.status for one in found if one.status != "200"]:
+            raise SystemExit(f"{what}: {len(wrong)} requests of {len(found)} were not answered: {wrong[0]}")
+        found = Figures(each * per_second(found), ms(found, 50), ms(found, 99))
+    print(f"| {task} | {what} | {clients} | {found.rate:,.1f} | {found.p50:,.1f} | {found.p99:,.1f} |", flush=True)
+
+
+def layers(size: argparse.Namespace, folder: Path) -> None:
+    """The servers alone."""
+    for server in [each for each in size.servers if each != "llmray torch"]:
+        keys = str(folder / "keys.json")
+        with running(server, "http", str(folder), size.threads, json.loads(BODY), keys) as (url, key):
+            wrk(url, BODY, max(size.clients), 2, key)  # warm
+            for clients in size.clients:
+                told("http", server.split()[0], str(clients), wrk(url, BODY, clients, size.seconds, key))
 
 
 def compare(task: str, size: argparse.Namespace, folder: Path) -> None:
     rows = records(task, size.data)
     model, asked = made(task, size.size, rows, folder), bodies(task, rows)
-    engines = () if task == "http" else (("torch", "torch"), (ENGINE[task], f"{ENGINE[task]} int8"))
-    for engine, name in engines:
+    for engine, name in (("torch", "torch"), (ENGINE[task], f"{ENGINE[task]} int8")):
         for count in (1, 16):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:  # as the servers are set up
                 found = other.submit(bare, task, model, engine, asked, count, size.seconds / 2).result()
             told(task, f"bare {name}, batches of {count}", "", found, count)
     sent = [json.dumps(body).encode() for body in asked]
     for server in size.servers:
-        with running(server, task, model, size.threads, asked[0], str(folder / "keys.json")) as (in_turns, at_random):
-            in_turns(sent, max(size.clients), size.seconds / 4)  # warm
+        with running(server, task, model, size.threads, asked[0], str(folder / "keys.json")) as (url, key):
+            closed(url, sent, max(size.clients), size.seconds / 4, key)  # warm
             for clients in size.clients:
-                told(task, server, str(clients), in_turns(sent, clients, size.seconds))
+                told(task, server, str(clients), closed(url, sent, clients, size.seconds, key))
             if size.open:
-                told(task, server, f"{size.open:g}/s", at_random(sent, size.open, size.seconds))
+                told(task, server, f"{size.open:g}/s", opened(url, sent, size.open, size.seconds, key))
 
 
 def main(size: argparse.Namespace) -> None:
@@ -215,12 +213,12 @@ def main(size: argparse.Namespace) -> None:
     print("| task | server | clients | requests/s | p50, ms | p99, ms |\n|---|---|---|---|---|---|")
     for task in size.tasks:
         with tempfile.TemporaryDirectory(prefix="llmray-bench-") as folder:
-            compare(task, size, Path(folder))
+            compare(task, size, Path(folder)) if task in ENGINE else layers(size, Path(folder))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=ENGINE, default=list(ENGINE))
+    parser.add_argument("--tasks", nargs="+", choices=ROUTE, default=list(ROUTE))
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=8)

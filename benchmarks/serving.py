@@ -70,10 +70,14 @@ def fastapi(task: str, folder: str, port: int) -> None:
 
     app, model, alone = FastAPI(), Plain(task, folder), threading.Lock()
 
-    @app.post("/")
     def ask(body: dict[str, Any]) -> Any:
         with alone:
             return model.answer([body])[0]
+
+    async def echo(body: dict[str, Any]) -> Any:
+        return model.answer([body])[0]
+
+    app.post("/")(echo if task == "http" else ask)
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 

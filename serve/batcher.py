@@ -141,12 +141,12 @@ class Batcher:
                     future.set_result(outcome)
 
     async def _gather(self) -> list[Waiting]:
-        """Wait for a first request and, where there was company lately, a moment for others to join; leave out those
-        whose client has gone."""
-        company = self.together > 1 or bool(self.together and self.queue)
+        """Wait for a first request and a moment for those that may join it: as many as wait already and as many as the
+        last pass had, whose clients may ask again.  Leave out those whose client has gone."""
+        expected = min(len(self.queue) + self.together, self.max_batch_size)
         await self._until_arrived(None)
-        deadline = asyncio.get_running_loop().time() + (self.wait_s if company else 0)
-        while len(self.queue) < self.max_batch_size and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        deadline = asyncio.get_running_loop().time() + self.wait_s
+        while len(self.queue) < expected and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await self._until_arrived(left)
         taken = [self.queue.popleft() for _ in range(min(len(self.queue), self.max_batch_size))]
         if self.queue:

@@ -100,7 +100,8 @@ def base_settings() -> dict[str, str]:
 
     A request that met a dying replica is sent to another one: answering twice does no harm here.  A replica that
     refuses a connection is not tried again until it passes a health check: having the fewest connections, the dead
-    would be chosen before the living.
+    would be chosen before the living.  Routes share Ray's event loop, for they never block it: models, and bodies that
+    take long to read, have threads of their own.
     """
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -109,6 +110,7 @@ def base_settings() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_READY_S),
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }

@@ -115,7 +115,7 @@ class Endpoint(Section):
     max_batch_size: int = Field(16, ge=1)
     """Requests that are answered in one pass."""
     batch_wait_s: float = Field(0.005, ge=0)
-    """Time that a request waits for others to join its batch, where it is not the only one lately."""
+    """Most time that a request waits for others to join its batch, where as many came lately."""
     max_queued: int = Field(256, ge=1)
     """Requests that may wait for one replica; more are refused with 503."""
     cpus: float = Field(0.5, ge=0)

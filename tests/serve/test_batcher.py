@@ -83,6 +83,19 @@ def test_who_is_alone_does_not_wait_for_company() -> None:
     asyncio.run(run())
 
 
+def test_those_who_came_together_wait_for_nobody_else() -> None:
+    model = Model()
+
+    async def run() -> None:
+        shared = batcher(model, wait_s=60)
+        for _ in range(3):
+            async with asyncio.timeout(5):
+                await asyncio.gather(*(shared.answer([ask(text)]) for text in "abc"))
+
+    asyncio.run(run())
+    assert model.passes == [3, 3, 3]
+
+
 def test_two_who_ask_in_turns_come_to_share_a_pass() -> None:
     model = Model()
 
