@@ -18,6 +18,7 @@ import yaml
 from ray.autoscaler._private.providers import _get_node_provider
 from ray.autoscaler.tags import NODE_KIND_HEAD, NODE_KIND_WORKER, TAG_RAY_NODE_KIND
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 DASHBOARD = "http://127.0.0.1:8265"
@@ -31,12 +32,12 @@ EVERY_S = 15.0
 def has_work(address: str = DASHBOARD) -> bool:
     """Whether a job runs or waits, a program is connected, or endpoints are served.
 
-    A Ray that does not answer may be busy.
+    A Ray that does not answer may be busy, and one that answers to another token is another cluster's.
     """
     try:
         jobs = JobSubmissionClient(address).list_jobs()
         served = ServeSubmissionClient(address).get_serve_details()["applications"]
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, RayError) as error:
         print(f"{address} does not answer: {error}", flush=True)
         return True
     return bool(served) or any(not job.status.is_terminal() for job in jobs)
