@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from PIL import ImageFile
 from starlette.testclient import TestClient
 
 from llmray.job.errors import RequestError
@@ -71,6 +72,19 @@ def test_where_there_is_no_room_a_request_is_not_even_read() -> None:
     found = TestClient(routes.build("qa", Identity("tiny", "3", "torch", "abc"), batcher)).post("/", content=b"{")
     assert (found.status_code, found.headers["retry-after"]) == (503, "1")
     assert found.json()["error"] == "1 requests are waiting; try again soon"
+
+
+def test_even_a_small_picture_is_unpacked_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, load = list[str](), ImageFile.ImageFile.load
+
+    def noted(picture: ImageFile.ImageFile) -> object:
+        threads.append(threading.current_thread().name)
+        return load(picture)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", noted)
+    assert client("captioning").post("/", content=ONE_PIXEL, headers={"content-type": "image/png"}).status_code == 200
+    assert threads
+    assert all(name.startswith("asyncio_") for name in threads)
 
 
 @pytest.mark.parametrize("path", ["/qa", "/qa/"])
