@@ -108,15 +108,8 @@ def inside_documents(model: PreTrainedModel, documents: torch.Tensor, causal: bo
         seen &= places[:, None] >= places
     seen = seen[:, None]
     if "sdpa" not in model.config._attn_implementation:
-        dtype = scores_dtype(documents.device)
-        seen = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+        seen = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
     return {"position_ids": places - starts + first_position(model), "attention_mask": seen}
-
-
-def scores_dtype(device: torch.device) -> torch.dtype:
-    """Of attention's scores before the softmax: a mask in a wider one would widen them all."""
-    half = torch.is_autocast_enabled(device.type)
-    return torch.get_autocast_dtype(device.type) if half else torch.float32
 
 
 def first_position(model: PreTrainedModel) -> int:
