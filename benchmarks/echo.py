@@ -3,8 +3,6 @@
 It does not know how it is asked.
 """
 
-import signal
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ from llmray.job.schema import Endpoint, Limits, Serve
 from llmray.job.training import Scale
 from llmray.store.journal import Progress
 from llmray.tasks.base import Answer, Request
+from llmray.training.stopping import interrupts
 from serve import deploy
 
 ANSWER: Answer = {"candidates": [{"label": "yes", "score": 1.0}]}
@@ -51,12 +50,9 @@ class Echo:
 
 def run(folder: str, port: int, keys: str) -> None:
     """Serve until told to end; `folder`: any."""
-    gone = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: gone.set())
     deploy.Replica = Echo  # type: ignore[misc]
     end = {"task": "classification", "model": folder, "engine": "torch", "cpus": 1, "max_replicas": 1}
-    with session(Scale()):
+    with session(Scale()), interrupts() as gone:
         deploy.deploy(Serve.model_validate({"port": port, "keys": keys, "endpoints": [end]}), None, Progress.silent())
         gone.wait()
         deploy.shutdown()

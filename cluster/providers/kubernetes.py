@@ -21,7 +21,6 @@ ENDS_AFTER_S = 600
 AUTHORITY, CERTIFICATE = "/run/llmray/authority", "/run/llmray/tls"
 SERVICES = r"sed -n 's/^search \([^ ]*\).*/,DNS:*.\1/p' /etc/resolv.conf"
 """Workers reach the head at its Service, whose name the operator chooses, in the namespace's domain."""
-CERTIFIED = {"name": "tls", "mountPath": CERTIFICATE, "readOnly": True}
 CERTIFY = f"cp {AUTHORITY}/* {CERTIFICATE} && {tls.certify(CERTIFICATE, SERVICES)} && rm ca.key"
 
 
@@ -89,7 +88,7 @@ def _ray(spec: Cluster) -> dict[str, Any]:
             "idleTimeoutSeconds": 60 * spec.idle_minutes,
             "securityContext": _unprivileged(),
             "env": _environment(tls.variables(CERTIFICATE)),
-            "volumeMounts": [CERTIFIED],
+            "volumeMounts": [_certificate()],
         },
         "headGroupSpec": {
             # KubeRay reaches the dashboard through the pod's address; `_fence` and the token close it to others.
@@ -123,7 +122,7 @@ def _pod(spec: Cluster, nodes: Nodes, name: str) -> dict[str, Any]:
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "ray", "mountPath": "/tmp/ray"},
-            CERTIFIED,
+            _certificate(),
         ],
     }
     # Ray keeps its objects in shared memory, of which a container has 64 MiB unless told.
@@ -145,13 +144,17 @@ def _pod(spec: Cluster, nodes: Nodes, name: str) -> dict[str, Any]:
     }
 
 
+def _certificate() -> dict[str, Any]:
+    return {"name": "tls", "mountPath": CERTIFICATE, "readOnly": True}
+
+
 def _certifier(spec: Cluster) -> dict[str, Any]:
     size = {"cpu": "500m", "memory": "256Mi"}
     return {
         "name": "certify",
         "image": spec.image,
         "command": ["sh", "-c", CERTIFY],
-        "resources": {"requests": size, "limits": size},
+        "resources": {"requests": size, "limits": dict(size)},
         "securityContext": _unprivileged(),
         "volumeMounts": [
             {"name": "tls", "mountPath": CERTIFICATE},
@@ -175,14 +178,17 @@ def _unprivileged() -> dict[str, Any]:
 
 def _fence(spec: Cluster) -> dict[str, Any]:
     """Only the cluster's own pods and the operator may open connections to its pods."""
-    ours = {"matchLabels": {"llmray": spec.name}}
-    allowed = [{"podSelector": ours}, {"podSelector": OPERATOR, "namespaceSelector": {}}]
+    allowed = [{"podSelector": _own(spec)}, {"podSelector": OPERATOR, "namespaceSelector": {}}]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": _metadata(spec),
-        "spec": {"podSelector": ours, "policyTypes": ["Ingress"], "ingress": [{"from": allowed}]},
+        "spec": {"podSelector": _own(spec), "policyTypes": ["Ingress"], "ingress": [{"from": allowed}]},
     }
+
+
+def _own(spec: Cluster) -> dict[str, Any]:
+    return {"matchLabels": {"llmray": spec.name}}
 
 
 def _object(spec: Cluster, kind: str, body: dict[str, Any], name: str | None = None) -> dict[str, Any]:

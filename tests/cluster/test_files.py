@@ -34,6 +34,7 @@ def test_a_rayjob_and_a_task_are_written(tmp_path: Path, capsys: pytest.CaptureF
     told = json.loads(capsys.readouterr().out)
     _, manifest, task = (Path(path) for path in told["files"])
     assert [one["kind"] for one in yaml.safe_load_all(manifest.read_text())] == ["NetworkPolicy", "ConfigMap", "RayJob"]
+    assert "&id" not in manifest.read_text()  # people read it
     assert f"llmray train {job} " in yaml.safe_load(task.read_text())["run"]
     assert told["commands"][1] == f"kubectl --namespace ml apply --filename {manifest}"
 

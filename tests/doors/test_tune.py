@@ -62,10 +62,8 @@ def test_every_trial_is_a_row(swept: tuple[Path, TuneResult]) -> None:
 
 def test_prometheus_is_told_of_the_trials(tmp_path: Path) -> None:
     tune(job_of(tmp_path, "train.loggers=[prometheus]", "tune.trials=2"), Progress.silent())
-    url, wanted = (
-        f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics",
-        {"metric", "trials", "best", "steps"},
-    )
+    url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    wanted = {"metric", "trials", "best", "steps"}
     seen, deadline = set[str](), time.monotonic() + 60
     while seen != wanted and time.monotonic() < deadline:  # Ray hands gauges on every ten seconds
         time.sleep(0.5)
