@@ -15,6 +15,7 @@ import ray.train
 from ray.data import ExecutionOptions
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 
 from llmray.job.errors import LlmrayError
 from llmray.job.training import Scale
@@ -38,6 +39,14 @@ ELASTIC_SETTINGS = {
 }
 
 
+class _Trainer(TorchTrainer):
+    def _create_default_callbacks(self) -> list[Any]:
+        """Ray's, but that one which starts a process to hand out data sets, where there are none to hand out: it would
+        take seconds of CPU from workers that start."""
+        made = super()._create_default_callbacks()
+        return made if self.datasets else [each for each in made if not isinstance(each, DatasetsCallback)]
+
+
 def on_workers(
     work: Work, datasets: Mapping[str, Any], take: Callable[[list[dict[str, Any]]], None], *, keep: bool = False
 ) -> Outcome:
@@ -53,7 +62,7 @@ def on_workers(
     held_out = shares(datasets["eval"], scale.workers) if "eval" in datasets else None
     told = Journal.options(label_selector=here()).remote()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="llmray-train-") as scratch, interrupts() as asked:
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             learn,
             train_loop_config={"told": ray.put((work, held_out)), "journal": told, "keep": keep},
             scaling_config=ScalingConfig(
