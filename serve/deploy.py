@@ -32,6 +32,8 @@ READY_WITHIN_S = 600
 GONE_WITHIN_S = 40
 """A little more than a replica may take to end its requests."""
 POLL_S = 0.5
+METRICS_EVERY_S, WAKES_EVERY_S = 10.0, 0.5
+"""How often Serve is told how much is asked; where no copy runs, whoever asks waits until it is told twice."""
 LABEL = "serve"
 
 
@@ -186,6 +188,7 @@ def _replica(plan: Plan, options: dict[str, Any]) -> Any:
             upscale_delay_s=5,
             downscale_delay_s=60,
             downscale_to_zero_delay_s=endpoint.idle_s,
+            metrics_interval_s=METRICS_EVERY_S if endpoint.min_replicas else WAKES_EVERY_S,
         ),
         # The queue is bounded by the batcher, which answers in JSON and with Retry-After; Serve must let it.
         max_ongoing_requests=2 * (endpoint.max_queued + endpoint.max_batch_size),
