@@ -43,8 +43,8 @@ def logical_cpus() -> int:
 def session(scale: Scale, cpus: int | None = None, *, prompt: bool = False) -> Iterator[str]:
     """The Ray cluster that `scale.address` names, or one of our own on loopback that ends with the context.
 
-    `cpus`: how many a Ray started here offers; `logical_cpus()` of them unless told.  `prompt`: what runs there is waited
-    for, and has the same priority as other programs of this machine; else it gives way to them.
+    `cpus`: how many a Ray started here offers; `logical_cpus()` of them unless told.  `prompt`: what runs there is
+    waited for, and has the priority of other programs; else it gives way to them.
 
     Inside another session it is that one.  Raises `ClusterError` when the address cannot be reached.
     """

@@ -27,7 +27,7 @@ SMALL_BYTES = 16 << 10
 
 
 class Direct(APIRoute):
-    """Documented as others are, and called as it is: FastAPI's own way to its one argument takes longer than reading it."""
+    """Documented as others are, and called as it is: FastAPI's way to its one argument takes longer than reading it."""
 
     def get_route_handler(self) -> Any:
         return self.endpoint
