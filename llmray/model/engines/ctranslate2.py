@@ -5,6 +5,7 @@ both sides.
 """
 
 from collections.abc import Iterable, Sequence
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,8 @@ LOADERS = {
 }
 """Kind of model → what reads its weights.  `MarianMTLoader` would drop the last token, which in OPUS models is the
 padding and in ours is a word."""
+NARROW = 1024
+"""Up to this width an int8 product takes one core less time than two cores take to agree on it."""
 
 
 def convert(model: Any, task: Task, folder: Path, *, int8: bool) -> None:
@@ -69,9 +72,18 @@ class Engine:
     ) -> None:
         self.config, self.generation_config, self.tokens = config, generation_config, tokens
         self.ids = {token: place for place, token in enumerate(tokens)}
-        self.model: Any = self.kind(form, compute_type=compute_type, intra_threads=torch.get_num_threads())
+        cores = torch.get_num_threads()
+        self.workers = cores if compute_type == "int8" and config.get_text_config().hidden_size <= NARROW else 1
+        """How many rows are worked at at once, each on cores of its own."""
+        self.model: Any = self.kind(
+            form, compute_type=compute_type, inter_threads=self.workers, intra_threads=cores // self.workers
+        )
 
     kind: Any
+
+    def share(self, rows: int) -> int:
+        """Rows that a worker takes."""
+        return ceil(rows / self.workers)
 
     def refusal(self, parameters: dict[str, Any]) -> str | None:
         """Why a request cannot be answered as its parameters ask."""
@@ -110,8 +122,9 @@ class Translator(Engine):
     ) -> torch.Tensor:
         """Ids as `transformers` gives them: the decoder's start, the text, its end, padding."""
         found = self.model.translate_batch(
-            self.spelled(input_ids, attention_mask), max_input_length=0, min_decoding_length=0,
-            max_decoding_length=generation_config.max_new_tokens, **self.asked(generation_config),
+            self.spelled(input_ids, attention_mask), max_batch_size=self.share(len(input_ids)), max_input_length=0,
+            min_decoding_length=0, max_decoding_length=generation_config.max_new_tokens,
+            **self.asked(generation_config),
         )  # fmt: skip
         start = int(generation_config.decoder_start_token_id)
         rows = [[start, *(self.ids[token] for token in one.hypotheses[0])] for one in found]
@@ -144,10 +157,11 @@ class Writer(Engine):
             streamer.put(input_ids)
         for places in _apart(rows):
             heard = Heard(tokenizer, generation_config.stop_strings or (), streamer, stopping_criteria or ())
+            follows = heard.matters(generation_config)  # steps are told by their place in a worker's share
             found = self.model.generate_batch(
                 [rows[place] for place in places], max_length=generation_config.max_new_tokens,
-                include_prompt_in_result=False, callback=heard if heard.matters(generation_config) else None,
-                **self.asked(generation_config),
+                max_batch_size=0 if follows else self.share(len(places)), callback=heard if follows else None,
+                include_prompt_in_result=False, **self.asked(generation_config),
             )  # fmt: skip
             written |= {place: one.sequences_ids[0] for place, one in zip(places, found, strict=True)}
         if streamer:
