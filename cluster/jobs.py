@@ -28,6 +28,8 @@ from llmray.store import place
 PACKAGES = ("llmray", "serve", "ui", "cluster")
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.5
+NO_AGENT, AGENT_WITHIN_S = "No available agent", 60
+"""What Ray answers as long as no node has said that it can start jobs."""
 STOPS_WITHIN_S = 120
 """Time that a stopped job has to write its checkpoint; Ray's own 3 s are too short for that."""
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPS_WITHIN_S), "PYTHONUNBUFFERED": "1"}
@@ -72,7 +74,8 @@ def send(
     with tempfile.TemporaryDirectory(prefix="llmray-submit-") as scratch, _clear(address):
         folder = packed(files, Path(scratch))
         on_line(f"uploading {_size(folder) / 1024:.0f} KiB: {', '.join((*PACKAGES, *files))}")
-        client.submit_job(
+        _submit(
+            client,
             submission_id=identity,
             entrypoint=f"python {keep}-m llmray {words}",
             runtime_env={"working_dir": str(folder), "env_vars": ENVIRONMENT},
@@ -80,6 +83,19 @@ def send(
         )
     on_line(f"job {identity} on {address}; `llmray jobs logs {identity} --address {address} --follow` finds it again")
     return identity, _followed(client, address, identity, on_line) if follow else 0
+
+
+def _submit(client: JobSubmissionClient, **job: Any) -> None:
+    """A head that has just started, or is very busy, has no agent at first that could start a job."""
+    until = time.monotonic() + AGENT_WITHIN_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if NO_AGENT not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(POLL_S)
 
 
 def packed(files: Mapping[str, str], scratch: Path) -> Path:

@@ -75,14 +75,14 @@ def ray_cluster() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def panels_have_data(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], None]]:
+@pytest.fixture
+def panels_have_data(ray_cluster: None, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Waits until every panel of a dashboard has data, asking a real Prometheus that watches the Ray of the tests."""
     import ray
 
     if not shutil.which("prometheus"):
         pytest.skip("needs prometheus (Debian: apt install prometheus)")
-    folder, (node,) = tmp_path_factory.mktemp("prometheus"), ray.nodes()
+    folder, (node,) = tmp_path, ray.nodes()
     target = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
     scrape = {"job_name": "ray", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
     (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": [scrape]}))

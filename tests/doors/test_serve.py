@@ -198,7 +198,7 @@ def test_prometheus_is_told_of_requests_errors_passes_and_tokens(live: ServeResu
         'ray_serve_num_http_error_requests(_total)?{.*error_code="422".*route="/generate"',
         'ray_serve_http_request_latency_ms_bucket{.*route="/generate"',
     }
-    until(lambda: not [each for each in wanted if not re.search(each, httpx.get(url).text)], within_s=60)
+    until(lambda: not [each for each in wanted if not re.search(each, httpx.get(url, timeout=30).text)], within_s=60)
 
 
 def test_every_panel_of_the_dashboard_has_data(live: ServeResult, panels_have_data: Callable[[str], None]) -> None:
