@@ -52,7 +52,7 @@ def run(folder: str, port: int, keys: str) -> None:
     """Serve until told to end; `folder`: any."""
     deploy.Replica = Echo  # type: ignore[misc]
     end = {"task": "classification", "model": folder, "engine": "torch", "cpus": 1, "max_replicas": 1}
-    with session(Scale(), prompt=True), interrupts() as gone:
+    with session(Scale(), nice=False), interrupts() as gone:
         deploy.deploy(Serve.model_validate({"port": port, "keys": keys, "endpoints": [end]}), None, Progress.silent())
         gone.wait()
         deploy.shutdown()

@@ -206,7 +206,7 @@ def main(asked: argparse.Namespace) -> None:
         folders = [Path(scratch, name) for name in ("first", "second")]
         models = [made("qa", asked.size, rows, folder) for folder in folders]
         for scene in asked.scenes:
-            with session(Scale(), cpus=8, prompt=True):
+            with session(Scale(), cpus=8, nice=False):
                 try:
                     for what, figure in SCENES[scene](Stage(models, sent, crowd, free_block()[0]), asked).items():
                         print(f"| {scene} | {what} | {figure} |", flush=True)

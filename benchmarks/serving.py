@@ -130,7 +130,7 @@ def rayserve(task: str, folder: str, port: int) -> None:
     gone = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: gone.set())
-    with session(Scale(), prompt=True):
+    with session(Scale(), nice=False):
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
         threads = torch.get_num_threads()
         options = {"num_cpus": threads, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}

@@ -40,11 +40,11 @@ def logical_cpus() -> int:
 
 
 @contextmanager
-def session(scale: Scale, cpus: int | None = None, *, prompt: bool = False) -> Iterator[str]:
+def session(scale: Scale, cpus: int | None = None, *, nice: bool = True) -> Iterator[str]:
     """The Ray cluster that `scale.address` names, or one of our own on loopback that ends with the context.
 
-    `cpus`: how many a Ray started here offers; `logical_cpus()` of them unless told.  `prompt`: what runs there is
-    waited for, and has the priority of other programs; else it gives way to them.
+    `cpus`: how many a Ray started here offers; `logical_cpus()` of them unless told.  `nice`: what runs there
+    gives way to other programs; else it has their priority, as what is waited for should.
 
     Inside another session it is that one.  Raises `ClusterError` when the address cannot be reached.
     """
@@ -52,7 +52,7 @@ def session(scale: Scale, cpus: int | None = None, *, prompt: bool = False) -> I
         yield ray.get_runtime_context().gcs_address
         return
     with _signals_kept():
-        _join(scale.address) if scale.address else _start(cpus or logical_cpus(), prompt)
+        _join(scale.address) if scale.address else _start(cpus or logical_cpus(), nice)
     _quieten()
     try:
         yield ray.get_runtime_context().gcs_address
@@ -73,7 +73,7 @@ def _end_readers() -> None:
             thread.join(READERS_END_WITHIN_S)
 
 
-def _start(cpus: int, prompt: bool) -> None:
+def _start(cpus: int, nice: bool) -> None:
     port = _free_port()
     with _on_loopback_alone(), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
         ray.init(
@@ -86,7 +86,7 @@ def _start(cpus: int, prompt: bool) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env=_quoted(sys.executable),
-            _system_config={"task_oom_retries": OOM_RETRIES} | ({"worker_niceness": 0} if prompt else {}),
+            _system_config={"task_oom_retries": OOM_RETRIES} | ({} if nice else {"worker_niceness": 0}),
         )
 
 

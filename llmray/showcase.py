@@ -107,7 +107,7 @@ def demo(
     jobs = _jobs(output)
     served = load({"output": output, "serve": {"endpoints": _endpoints(jobs), "if_port_taken": "next"}}, overrides)
     served = served.model_copy(update={"serve": prepare_environment(served.serve, served.output)})
-    with session(served.scale, prompt=True):
+    with session(served.scale, nice=False):
         reports = _learn(jobs, progress)
         for name in MODELS:
             version = verbs.models_register(output, name, jobs[name].output)

@@ -37,10 +37,10 @@ ClusterLike: TypeAlias = Mapping[str, Any] | str | Path
 REMOTE_VERBS = ("prepare", "train", "tune", "evaluate", "serve")
 
 
-def _session(job: Job, *, prompt: bool = False) -> AbstractContextManager[str]:
+def _session(job: Job, *, nice: bool = True) -> AbstractContextManager[str]:
     from cluster.session import session
 
-    return session(job.scale, prompt=prompt)
+    return session(job.scale, nice=nice)
 
 
 def prepare(job: JobLike, *overrides: str, progress: Progress | None = None) -> PrepareResult:
@@ -170,7 +170,7 @@ def serve(
     from serve.deploy import deploy, prepare_environment, shutdown
 
     settled = prepare_environment(judged.serve, judged.output, joins=judged.scale.address is not None)
-    with _session(judged, prompt=True):
+    with _session(judged, nice=False):
         result = deploy(settled, nearest(judged.output), progress or Progress())
         if judged.scale.address is None:
             try:

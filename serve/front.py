@@ -19,7 +19,7 @@ from serve.fields import kind, parsed, quoted
 from serve.gate import Gate
 from serve.limits import MAX_TEXT_BODY_BYTES
 from serve.shapes import PREFIXES, Identity, openai_failure
-from serve.web import answer_errors, body_of
+from serve.web import answer_errors, body_of, post
 
 PLACEHOLDERS = (None, "", "tgi", "dummy")
 """What clients call a model whose address says it all; `InferenceClient(model=URL)` sends "dummy"."""
@@ -73,7 +73,7 @@ def build(models: Mapping[str, Model], gate: Gate = Gate()) -> FastAPI:  # noqa:
         return {"status": "ready", "models": [each.name for each in (await identities()).values()]}
 
     for task, path in PATHS.items():
-        app.add_api_route(path, passing(task), methods=["POST"], response_model=None, **openapi.openai_described(task))
+        post(app, path, passing(task), openapi.openai_described(task))
     app.add_api_route("/models", every, methods=["GET"], summary="The models that answer here")
     app.add_api_route("/models/{name}", one, methods=["GET"], **openapi.one_model_described())
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether the models can answer")

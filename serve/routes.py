@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from llmray.job.errors import LlmrayError
@@ -20,17 +19,10 @@ from serve.batcher import Batcher
 from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
 from serve.shapes import EVENT_STREAM, ROUTES, Identity, failure, sse
-from serve.web import Envelope, answer_errors, body_of
+from serve.web import Envelope, answer_errors, body_of, post
 
 SMALL_BYTES = 16 << 10
 """Text that is read in less time than another thread takes to be asked; so small a picture may unpack to megabytes."""
-
-
-class Direct(APIRoute):
-    """Documented as others are, and called as it is: FastAPI's way to its one argument takes longer than reading it."""
-
-    def get_route_handler(self) -> Any:
-        return self.endpoint
 
 
 def build(
@@ -68,9 +60,7 @@ def build(
     async def info() -> dict[str, Any]:
         return {**told, "name": alias, "lineage": identity.lineage, **about}
 
-    app.router.add_api_route(
-        "/", ask, methods=["POST"], response_model=None, route_class_override=Direct, **openapi.described(task)
-    )
+    post(app, "/", ask, openapi.described(task))
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="Whether this model can answer")
     app.add_api_route("/info", info, methods=["GET"], summary="What this model is, and what it scored")
     gate.before(app, route, failure)

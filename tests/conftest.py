@@ -82,12 +82,12 @@ def panels_have_data(ray_cluster: None, tmp_path: Path) -> Iterator[Callable[[st
 
     if not shutil.which("prometheus"):
         pytest.skip("needs prometheus (Debian: apt install prometheus)")
-    folder, (node,) = tmp_path, ray.nodes()
+    (node,) = ray.nodes()
     target = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
     scrape = {"job_name": "ray", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
-    (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": [scrape]}))
+    (tmp_path / "prometheus.yml").write_text(json.dumps({"scrape_configs": [scrape]}))
     address = f"127.0.0.1:{free_block()[0]}"
-    words = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    words = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
 
     def answer(expr: str) -> list[Any]:
         try:
@@ -104,7 +104,7 @@ def panels_have_data(ray_cluster: None, tmp_path: Path) -> Iterator[Callable[[st
             assert time.monotonic() < until, f"no data for {waiting}"
             time.sleep(0.5)
 
-    with (folder / "log").open("w") as log:
+    with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(["prometheus", *words, f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
         yield look

@@ -67,17 +67,17 @@ with session(Scale(), cpus=1):
     assert out.stdout.strip() == str(python), out.stderr
 
 
-@pytest.mark.parametrize("prompt", [True, False])
-def test_what_is_waited_for_has_the_priority_of_other_programs(prompt: bool) -> None:
+@pytest.mark.parametrize("nice", [True, False])
+def test_what_is_waited_for_has_the_priority_of_other_programs(nice: bool) -> None:
     code = f"""
 from cluster.session import session
 from llmray.job.training import Scale
 import os, ray
-with session(Scale(), cpus=1, prompt={prompt}):
+with session(Scale(), cpus=1, nice={nice}):
     print(ray.get(ray.remote(lambda: os.nice(0)).remote(), timeout=60) - os.nice(0))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert (int(out.stdout) == 0) == prompt, out.stderr
+    assert (int(out.stdout) != 0) == nice, out.stderr
 
 
 def test_an_interruption_waits_until_ray_has_ended() -> None:
