@@ -4,18 +4,17 @@ import gc
 import logging
 import os
 import random
-import shlex
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import ray
 import ray.data
 from ray._private import ray_constants, services
 
+from cluster.forkserver import forkserver
 from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
@@ -25,8 +24,10 @@ LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
 DASHBOARDS = range(32_000, 32_768)
 """Ports that no worker or replica is given, nor whoever asks the system for any."""
-OOM_RETRIES = 2
-"""Times that a task is tried again after it was ended for lack of memory; Ray itself would never stop."""
+SYSTEM = {
+    "task_oom_retries": 2,  # Ray itself would never stop to try a task again that was ended for lack of memory
+    "prestart_worker_first_driver": False,  # these would be without the runtime environment, of no use
+}
 READERS, READERS_END_WITHIN_S = "iter_threaded", 2
 """What Ray Data calls its reading threads, and the time that each is given; they look up every 0.1 s."""
 
@@ -51,17 +52,21 @@ def session(scale: Scale, cpus: int | None = None, *, nice: bool = True) -> Iter
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address
         return
-    with _signals_kept():
-        _join(scale.address) if scale.address else _start(cpus or logical_cpus(), nice)
-    _quieten()
-    try:
-        yield ray.get_runtime_context().gcs_address
-    finally:
-        with interrupts(patient=True) as asked:  # half ended, Ray ends the process of whoever lets go of what was its
-            _end_readers()
-            ray.shutdown()
-        if asked.is_set():
-            raise KeyboardInterrupt
+    with ExitStack() as held:
+        with _signals_kept():
+            if scale.address:
+                _join(scale.address)
+            else:
+                _start(cpus or logical_cpus(), nice, held.enter_context(forkserver()))
+        _quieten()
+        try:
+            yield ray.get_runtime_context().gcs_address
+        finally:
+            with interrupts(patient=True) as asked:  # half ended, Ray ends a process that lets go of what was its
+                _end_readers()
+                ray.shutdown()
+            if asked.is_set():
+                raise KeyboardInterrupt
 
 
 def _end_readers() -> None:
@@ -73,7 +78,7 @@ def _end_readers() -> None:
             thread.join(READERS_END_WITHIN_S)
 
 
-def _start(cpus: int, nice: bool) -> None:
+def _start(cpus: int, nice: bool, python: str) -> None:
     port = _free_port()
     with _on_loopback_alone(), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
         ray.init(
@@ -85,14 +90,9 @@ def _start(cpus: int, nice: bool) -> None:
             dashboard_port=port,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env=_quoted(sys.executable),
-            _system_config={"task_oom_retries": OOM_RETRIES} | ({} if nice else {"worker_niceness": 0}),
+            runtime_env={"py_executable": python},
+            _system_config=SYSTEM | ({} if nice else {"worker_niceness": 0}),
         )
-
-
-def _quoted(python: str) -> dict[str, str]:
-    """Ray hands the interpreter's path to a shell as it is, which a path with a space does not survive."""
-    return {"py_executable": shlex.quote(python)} if shlex.quote(python) != python else {}
 
 
 @contextmanager

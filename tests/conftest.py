@@ -84,7 +84,7 @@ def panels_have_data(ray_cluster: None, tmp_path: Path) -> Iterator[Callable[[st
         pytest.skip("needs prometheus (Debian: apt install prometheus)")
     (node,) = ray.nodes()
     target = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
-    scrape = {"job_name": "ray", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
+    scrape = {"job_name": "ray", "scrape_interval": "5s", "static_configs": [{"targets": [target]}]}
     (tmp_path / "prometheus.yml").write_text(json.dumps({"scrape_configs": [scrape]}))
     address = f"127.0.0.1:{free_block()[0]}"
     words = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]

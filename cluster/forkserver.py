@@ -1,0 +1,122 @@
+"""Workers of a Ray on this machine as copies of one process, which has imported what takes each of them seconds.
+
+Ray starts a worker by whatever command stands for the interpreter (`py_executable`).  Ours, `launch`, asks the server
+here to fork, as `multiprocessing.forkserver` does; the copy takes over its arguments, environment and open files.  It
+knows nothing of Ray, whose library must be loaded after the copy is made.
+"""
+
+import gc
+import json
+import os
+import runpy
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+LENGTH_BYTES = 4  # as in launch.py
+ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+@contextmanager
+def forkserver() -> Iterator[str]:
+    """The command that starts a worker, while the server of copies runs; the interpreter's own where there is none.
+
+    Copies are made on Linux only, and where there is no GPU: a process that has touched one cannot be copied.
+    """
+    if sys.platform != "linux" or any(map(os.path.exists, ACCELERATORS)):
+        yield shlex.quote(sys.executable)
+        return
+    with tempfile.TemporaryDirectory(prefix="llmray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        address = f"{folder}/forkserver"
+        with socket.socket(socket.AF_UNIX) as door:
+            door.bind(address)
+            door.listen()
+            server = subprocess.Popen(
+                [sys.executable, __file__, address, str(door.fileno()), *sys.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[door.fileno()],
+                env=os.environ | {"OMP_NUM_THREADS": "1"},  # what Ray sets for what takes one CPU
+                start_new_session=True,
+            )
+        try:
+            yield shlex.join([sys.executable, "-IS", str(Path(__file__).with_name("launch.py")), address])
+        finally:
+            server.terminate()
+            server.communicate()
+
+
+def _preload(found_at: Sequence[str]) -> None:
+    """Import what workers need, from where the program that started this one finds it."""
+    own = sys.path[1:]  # without this file's folder
+    sys.path[:] = [*found_at, *own]
+    import pandas as pd  # noqa: F401
+
+    import llmray.model.load
+    import llmray.tasks  # noqa: F401
+
+    sys.path[:] = own
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(address: str, door: socket.socket) -> dict[str, Any]:
+    """Ends with the program that started it; in a copy, returns what that one was asked to be."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        ready, _, _ = select.select([door, sys.stdin], [], [])
+        if sys.stdin in ready:
+            shutil.rmtree(Path(address).parent, ignore_errors=True)
+            sys.exit()
+        with door.accept()[0] as talk:
+            if asked := _copied(talk):
+                door.close()
+                return asked
+
+
+def _copied(talk: socket.socket) -> dict[str, Any] | None:
+    """In a copy of this process, with the open files of whoever asks, what it is to be."""
+    head, files, _, _ = socket.recv_fds(talk, LENGTH_BYTES, 3)
+    message = talk.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+    if os.fork() == 0:
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+            os.close(file)
+        return dict(json.loads(message))
+    for file in files:
+        os.close(file)
+    with suppress(OSError):  # it may have ended meanwhile
+        talk.send(b"1")
+    return None
+
+
+def _become(asked: dict[str, Any]) -> None:
+    """What the copy inherited but the interpreter of that command would not have."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    os.nice(asked["nice"] - os.nice(0))
+    Path("/proc/self/oom_score_adj").write_text(asked["oom_score"])
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    sys.argv = asked["argv"]
+    given = asked["env"].get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [os.path.dirname(sys.argv[0]), *(path for path in given if path and path not in sys.path)]
+    sys.modules["numpy"].random.seed()
+
+
+if __name__ == "__main__":
+    _, listening_at, descriptor, *found_at = sys.argv
+    _preload(found_at)
+    _become(_serve(listening_at, socket.socket(fileno=int(descriptor))))
+    runpy.run_path(sys.argv[0], run_name="__main__")
