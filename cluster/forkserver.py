@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-LENGTH_BYTES = 4  # as in launch.py
+FIRST_BYTES = 4096
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -35,7 +35,7 @@ def forkserver() -> Iterator[str]:
     if sys.platform != "linux" or any(map(os.path.exists, ACCELERATORS)):
         yield shlex.quote(sys.executable)
         return
-    with tempfile.TemporaryDirectory(prefix="llmray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="llmray-", dir="/tmp") as folder:
         address = f"{folder}/forkserver"
         with socket.socket(socket.AF_UNIX) as door:
             door.bind(address)
@@ -86,8 +86,9 @@ def _serve(address: str, door: socket.socket) -> dict[str, Any]:
 
 def _copied(talk: socket.socket) -> dict[str, Any] | None:
     """In a copy of this process, with the open files of whoever asks, what it is to be."""
-    head, files, _, _ = socket.recv_fds(talk, LENGTH_BYTES, 3)
-    message = talk.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+    start, files, _, _ = socket.recv_fds(talk, FIRST_BYTES, 3)
+    with talk.makefile("rb") as rest:
+        message = start + rest.read()
     if os.fork() == 0:
         for number, file in enumerate(files):
             os.dup2(file, number)
@@ -112,7 +113,7 @@ def _become(asked: dict[str, Any]) -> None:
     sys.argv = asked["argv"]
     given = asked["env"].get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [os.path.dirname(sys.argv[0]), *(path for path in given if path and path not in sys.path)]
-    sys.modules["numpy"].random.seed()
+    sys.modules["numpy"].random.seed()  # Python's own generator does so by itself
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 OOM_SCORE = Path("/proc/self/oom_score_adj")
-LENGTH_BYTES = 4
 
 
 def _asked(server: str, argv: list[str]) -> bool:
@@ -20,8 +19,9 @@ def _asked(server: str, argv: list[str]) -> bool:
     try:
         with socket.socket(socket.AF_UNIX) as talk:
             talk.connect(server)
-            socket.send_fds(talk, [len(message).to_bytes(LENGTH_BYTES, "big")], [0, 1, 2])
-            talk.sendall(message)
+            sent = socket.send_fds(talk, [message], [0, 1, 2])
+            talk.sendall(message[sent:])
+            talk.shutdown(socket.SHUT_WR)
             return bool(talk.recv(1))
     except OSError:
         return False

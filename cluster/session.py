@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,10 +25,8 @@ LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
 DASHBOARDS = range(32_000, 32_768)
 """Ports that no worker or replica is given, nor whoever asks the system for any."""
-SYSTEM = {
-    "task_oom_retries": 2,  # Ray itself would never stop to try a task again that was ended for lack of memory
-    "prestart_worker_first_driver": False,  # these would be without the runtime environment, of no use
-}
+OOM_RETRIES = 2
+"""Times that a task is tried again after it was ended for lack of memory; Ray itself would never stop."""
 READERS, READERS_END_WITHIN_S = "iter_threaded", 2
 """What Ray Data calls its reading threads, and the time that each is given; they look up every 0.1 s."""
 
@@ -79,7 +78,8 @@ def _end_readers() -> None:
 
 
 def _start(cpus: int, nice: bool, python: str) -> None:
-    port = _free_port()
+    """`python`: the command that starts its workers; Ray starts some ahead, of use only where that is its own."""
+    port, own = _free_port(), python == sys.executable
     with _on_loopback_alone(), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
         ray.init(
             address="local",  # another Ray on this machine is not ours
@@ -90,8 +90,9 @@ def _start(cpus: int, nice: bool, python: str) -> None:
             dashboard_port=port,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"py_executable": python},
-            _system_config=SYSTEM | ({} if nice else {"worker_niceness": 0}),
+            runtime_env={} if own else {"py_executable": python},
+            _system_config={"task_oom_retries": OOM_RETRIES, "prestart_worker_first_driver": own}
+            | ({} if nice else {"worker_niceness": 0}),
         )
 
 

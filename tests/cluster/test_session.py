@@ -14,13 +14,6 @@ from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
 
 
-@pytest.fixture
-def outside_any_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever in the suite a test comes: inside a session, another one would be that."""
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-
-@pytest.mark.usefixtures("outside_any_session")
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
 def test_an_address_where_nothing_listens_is_refused(form: str) -> None:
@@ -31,7 +24,6 @@ def test_an_address_where_nothing_listens_is_refused(form: str) -> None:
             pass
 
 
-@pytest.mark.usefixtures("outside_any_session")
 @pytest.mark.timeout(30)
 def test_a_cluster_that_auto_finds_dead_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as bound:
@@ -42,7 +34,6 @@ def test_a_cluster_that_auto_finds_dead_is_refused(monkeypatch: pytest.MonkeyPat
             pass
 
 
-@pytest.mark.usefixtures("outside_any_session")
 @pytest.mark.timeout(60)
 def test_a_host_that_does_not_exist_is_refused() -> None:
     address = "no-such-host.invalid:6379"

@@ -26,7 +26,7 @@ EXAMPLE = {"rows": 2, "length": 16}
 MULTIPLIED = ["MatMul", "Gemm"]
 """What is done in int8; convolutions would be slower in it."""
 SLOWER = ["SkipLayerNormFusion"]
-"""What ONNX Runtime fuses to its loss: on a CPU the fused operator takes five times as long as its two parts."""
+"""What ONNX Runtime fuses to its loss: on a CPU the fused operator takes three times as long as its two parts."""
 
 
 def has_vnni() -> bool:
