@@ -47,7 +47,7 @@ def forkserver() -> Iterator[str]:
                 stderr=subprocess.DEVNULL,
                 pass_fds=[door.fileno()],
                 env=os.environ | {"OMP_NUM_THREADS": "1"},  # what Ray sets for what takes one CPU
-                start_new_session=True,
+                process_group=0,  # Ctrl-C is for the program, which ends this one
             )
         try:
             yield shlex.join([sys.executable, "-IS", str(Path(__file__).with_name("launch.py")), address])

@@ -66,6 +66,11 @@ def test_a_copy_has_imported_what_takes_long_but_not_ray(python: str, run: Calla
     assert run(python, code).stdout == "[True, True, False]\n"
 
 
+def test_a_copy_leads_a_group_in_the_session_of_the_program_as_workers_do(python: str, run: Callable[..., Any]) -> None:
+    code = "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"
+    assert run(python, code).stdout == f"{os.getsid(0)} True\n"
+
+
 def test_copies_draw_other_numbers(python: str, run: Callable[..., Any]) -> None:
     code = "import random, numpy; print(random.random(), numpy.random.rand())"
     first, second = (run(python, code).stdout.split() for _ in range(2))
