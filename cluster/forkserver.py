@@ -22,7 +22,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 FIRST_BYTES = 4096
+COPIES_END_WITHIN_S = 2
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -52,8 +55,21 @@ def forkserver() -> Iterator[str]:
         try:
             yield shlex.join([sys.executable, "-IS", str(Path(__file__).with_name("launch.py")), address])
         finally:
-            server.terminate()
-            server.communicate()
+            _end(server)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """And the copies that Ray, ended before, had not yet come to know: nobody else would end them."""
+    with suppress(psutil.NoSuchProcess):  # it may have died
+        stopped = psutil.Process(server.pid)
+        stopped.suspend()  # to make no more of them
+        _, left = psutil.wait_procs(stopped.children(), timeout=COPIES_END_WITHIN_S)
+        for copy in left:
+            with suppress(psutil.NoSuchProcess):
+                copy.kill()
+        psutil.wait_procs(left, timeout=COPIES_END_WITHIN_S)
+    server.kill()
+    server.communicate()
 
 
 def _preload(found_at: Sequence[str]) -> None:

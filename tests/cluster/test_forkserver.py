@@ -88,6 +88,17 @@ def test_where_the_server_died_python_starts_instead(run: Callable[..., Any]) ->
     assert json.loads(copy.stdout) == json.loads(plain.stdout)
 
 
+def test_a_copy_that_goes_on_ends_with_the_server(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    with forkserver() as command:
+        started = ["bash", "-c", f"exec {command} {tmp_path}/script.py"]
+        with subprocess.Popen(started, stdout=subprocess.PIPE) as launched:
+            assert launched.stdout
+            copy = psutil.Process(int(launched.stdout.readline()))
+        assert copy.is_running()
+    assert not copy.is_running()
+
+
 def test_one_that_asks_and_dies_leaves_the_server_well(python: str, run: Callable[..., Any]) -> None:
     for said in (b"", b'{"argv": ["half'):
         with socket.socket(socket.AF_UNIX) as talk:
