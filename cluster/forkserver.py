@@ -1,8 +1,8 @@
 """Workers of a Ray on this machine as copies of one process, which has imported what takes each of them seconds.
 
-Ray starts a worker by whatever command stands for the interpreter (`py_executable`).  Ours, `launch`, asks the server
-here to fork, as `multiprocessing.forkserver` does; the copy takes over its arguments, environment and open files.  It
-knows nothing of Ray, whose library must be loaded after the copy is made.
+Ray starts a worker by a script that sets it up.  Ours, `launch`, asks the server here to fork, as
+`multiprocessing.forkserver` does; the copy takes over its arguments, environment and open files.  The server knows
+nothing of Ray, whose library reads variables, and the cluster's token, when it is loaded: after the copy is made.
 """
 
 import gc
@@ -10,7 +10,6 @@ import json
 import os
 import runpy
 import select
-import shlex
 import shutil
 import signal
 import socket
@@ -30,13 +29,13 @@ ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 @contextmanager
-def forkserver() -> Iterator[str]:
-    """The command that starts a worker, while the server of copies runs; the interpreter's own where there is none.
+def forkserver() -> Iterator[Path | None]:
+    """The script that has a worker copied, while the server of copies runs; None where there is none.
 
     Copies are made on Linux only, and where there is no GPU: a process that has touched one cannot be copied.
     """
     if sys.platform != "linux" or any(map(os.path.exists, ACCELERATORS)):
-        yield shlex.quote(sys.executable)
+        yield None
         return
     with tempfile.TemporaryDirectory(prefix="llmray-", dir="/tmp") as folder:
         address = f"{folder}/forkserver"
@@ -53,7 +52,9 @@ def forkserver() -> Iterator[str]:
                 process_group=0,  # Ctrl-C is for the program, which ends this one
             )
         try:
-            yield shlex.join([sys.executable, "-IS", str(Path(__file__).with_name("launch.py")), address])
+            launch = Path(folder, "launch.py")  # beside the door
+            launch.symlink_to(Path(__file__).with_name(launch.name))
+            yield launch
         finally:
             _end(server)
 

@@ -1,21 +1,52 @@
-"""Stands where a worker of Ray would start Python: has `forkserver` copy itself there instead.
+"""Stands in the place of Ray's `setup_worker.py`: has `forkserver` copy itself where that would start Python anew.
 
-It imports next to nothing, and where no server answers it becomes the interpreter that it stands for.
+It imports next to nothing.  Where no server answers, or a worker is to be more than Python with other variables (in an
+environment or a folder of its own, say), it becomes Ray's own.
 """
 
 import json
 import os
+import re
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 OOM_SCORE = Path("/proc/self/oom_score_adj")
+CONTEXT, LANGUAGE = "--serialized-runtime-env-context=", "--language="
+UNSET = re.compile(r"\$\{[A-Z0-9_]+\}")
 
 
-def _asked(server: str, argv: list[str]) -> bool:
+def _context(words: list[str]) -> dict[str, Any] | None:
+    """What Ray wants a worker to have, or None where a copy cannot have it."""
+    found = {"py_executable": sys.executable, "env_vars": {}}
+    for word in words:
+        if word.startswith(CONTEXT):
+            found |= {name: value for name, value in json.loads(word.removeprefix(CONTEXT)).items() if value}
+    same = found.keys() == {"py_executable", "env_vars"} and found["py_executable"] == sys.executable
+    return found if same and LANGUAGE + "PYTHON" in words else None
+
+
+def _environment(added: dict[str, str]) -> dict[str, str]:
+    """Ray's rule: a value may name variables, those before it too; what is not set is empty."""
+    for name, value in added.items():
+        os.environ[name] = UNSET.sub("", os.path.expandvars(value))
+    return dict(os.environ)
+
+
+def _copied(server: str, words: list[str]) -> bool:
     """Whether the server has made a copy of itself, with all that this process was given."""
-    own = {"env": dict(os.environ), "cwd": os.getcwd(), "nice": os.nice(0), "oom_score": OOM_SCORE.read_text()}
-    message = json.dumps(own | {"argv": argv}).encode()
+    context = _context(words)
+    if context is None:
+        return False
+    asked = {
+        "argv": [word for word in words if not word.startswith((CONTEXT, LANGUAGE))],
+        "env": _environment(context["env_vars"]),
+        "cwd": os.getcwd(),
+        "nice": os.nice(0),
+        "oom_score": OOM_SCORE.read_text(),
+    }
+    message = json.dumps(asked).encode()
     try:
         with socket.socket(socket.AF_UNIX) as talk:
             talk.connect(server)
@@ -28,6 +59,8 @@ def _asked(server: str, argv: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    _, server, *argv = sys.argv
-    if not _asked(server, argv):
-        os.execv(sys.executable, [sys.executable, *argv])
+    place, *words = sys.argv
+    given = dict(os.environ)
+    if not _copied(str(Path(place).with_name("forkserver")), words):
+        setup = str(Path(words[0]).with_name("setup_worker.py"))
+        os.execve(sys.executable, [sys.executable, setup, *words], given)

@@ -6,10 +6,10 @@ import os
 import random
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import ray
 import ray.data
@@ -77,10 +77,10 @@ def _end_readers() -> None:
             thread.join(READERS_END_WITHIN_S)
 
 
-def _start(cpus: int, nice: bool, python: str) -> None:
-    """`python`: the command that starts its workers; Ray starts some ahead, of use only where that is its own."""
-    port, own = _free_port(), python == sys.executable
-    with _on_loopback_alone(), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
+def _start(cpus: int, nice: bool, launch: Path | None) -> None:
+    """`launch`: the script that sets up its workers, if not Ray's own."""
+    port = _free_port()
+    with _on_loopback_alone(), _set_up_by(launch), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
         ray.init(
             address="local",  # another Ray on this machine is not ours
             num_cpus=cpus,
@@ -90,9 +90,7 @@ def _start(cpus: int, nice: bool, python: str) -> None:
             dashboard_port=port,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={} if own else {"py_executable": python},
-            _system_config={"task_oom_retries": OOM_RETRIES, "prestart_worker_first_driver": own}
-            | ({} if nice else {"worker_niceness": 0}),
+            _system_config={"task_oom_retries": OOM_RETRIES} | ({} if nice else {"worker_niceness": 0}),
         )
 
 
@@ -105,6 +103,17 @@ def _on_loopback_alone() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _set_up_by(launch: Path | None) -> Iterator[None]:
+    """Ray has no other way to say which script sets workers up."""
+    before = ray_constants.SETUP_WORKER_FILENAME
+    ray_constants.SETUP_WORKER_FILENAME = str(launch or before)
+    try:
+        yield
+    finally:
+        ray_constants.SETUP_WORKER_FILENAME = before
 
 
 @contextmanager

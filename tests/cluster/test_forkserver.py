@@ -1,8 +1,7 @@
-"""Copies that stand in for Python: as it would be, but for what is imported already."""
+"""Copies that stand in for workers of Ray: as those would be, but for what is imported already."""
 
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray._private.workers
 
 from cluster import forkserver as module
 from cluster.forkserver import forkserver
@@ -33,65 +33,109 @@ LINUX_WITHOUT_GPU = sys.platform == "linux" and not any(map(os.path.exists, modu
 pytestmark = pytest.mark.skipif(not LINUX_WITHOUT_GPU, reason="copies are made on Linux, where there is no GPU")
 
 
+SETUP = Path(ray._private.workers.__file__).with_name("setup_worker.py")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture(scope="module")
-def python() -> Iterator[str]:
-    with forkserver() as command:
-        yield command
+def launch() -> Iterator[Path]:
+    with forkserver() as script:
+        assert script
+        yield script
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a script as Ray does: by a shell that replaces itself, here less eager than the server is."""
+def run(tmp_path: Path) -> Run:
+    """Runs a worker's script as Ray does, set up by its own script or ours, here less eager than the server is."""
+    (tmp_path / SETUP.name).symlink_to(SETUP)
 
-    def run(python: str, code: str) -> subprocess.CompletedProcess[str]:
+    def run(setup: Path, code: str, **context: Any) -> subprocess.CompletedProcess[str]:
         (tmp_path / "script.py").write_text(code)
-        words = f"exec nice -n 3 {python} {tmp_path}/script.py one 'two words'"
+        words = [
+            "nice",
+            "-n",
+            "3",
+            sys.executable,
+            setup,
+            tmp_path / "script.py",
+            "one",
+            "two words",
+            "--language=PYTHON",
+        ]
+        given = [f"--serialized-runtime-env-context={json.dumps(context)}"] if context else []
         added = {"ADDED": "ü \udcff", "PYTHONPATH": str(tmp_path)}
         return subprocess.run(
-            ["bash", "-c", words], input="given", capture_output=True, text=True, cwd=tmp_path, env=os.environ | added,
+            [*words, *given], input="given", capture_output=True, text=True, cwd=tmp_path, env=os.environ | added,
             start_new_session=True, timeout=60, check=False,
         )  # fmt: skip
 
     return run
 
 
-def test_a_copy_is_as_python_would_be(python: str, run: Callable[..., Any]) -> None:
-    copy, plain = run(python, STATE), run(shlex.quote(sys.executable), STATE)
+@pytest.mark.parametrize(
+    "context",
+    [
+        {},
+        {"py_executable": sys.executable, "command_prefix": [], "java_jars": [], "override_worker_entrypoint": None},
+        {"env_vars": {"GIVEN": "two words", "LATER": "${GIVEN}, ${ADDED}${UNSET}", "ADDED": "'other'"}},
+    ],
+)
+def test_a_copy_is_as_the_worker_would_be(launch: Path, run: Run, context: dict[str, Any]) -> None:
+    copy, plain = run(launch, STATE, **context), run(SETUP, STATE, **context)
     assert copy.stderr == plain.stderr == "to stderr\n"
-    assert json.loads(copy.stdout) == json.loads(plain.stdout)
+    assert _but_for_bash(copy) == _but_for_bash(plain)
 
 
-def test_a_copy_has_imported_what_takes_long_but_not_ray(python: str, run: Callable[..., Any]) -> None:
+def _but_for_bash(state: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Ray starts Python by a shell, which leaves its own variables."""
+    found = json.loads(state.stdout)
+    for name in ("_", "SHLVL", "PWD", "OLDPWD"):
+        found["environment"].pop(name, None)
+    return dict(found)
+
+
+def test_a_copy_has_imported_what_takes_long_but_not_ray(launch: Path, run: Run) -> None:
     code = 'import sys; print([name in sys.modules for name in ("torch", "transformers", "ray")])'
-    assert run(python, code).stdout == "[True, True, False]\n"
+    assert run(launch, code).stdout == "[True, True, False]\n"
 
 
-def test_a_copy_leads_a_group_in_the_session_of_the_program_as_workers_do(python: str, run: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    "context",
+    [{"command_prefix": ["cd", "/", "&&"]}, {"py_executable": f"env OTHER=1 {sys.executable}"}],
+    ids=["another folder", "another Python"],
+)
+def test_what_a_copy_cannot_have_is_left_to_ray(launch: Path, run: Run, context: dict[str, Any]) -> None:
+    code = 'import os, sys; print(os.getcwd(), os.environ.get("OTHER"), "torch" in sys.modules)'
+    assert run(launch, code, **context).stdout == run(SETUP, code, **context).stdout
+
+
+def test_a_copy_leads_a_group_in_the_session_of_the_program_as_workers_do(launch: Path, run: Run) -> None:
     code = "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"
-    assert run(python, code).stdout == f"{os.getsid(0)} True\n"
+    assert run(launch, code).stdout == f"{os.getsid(0)} True\n"
 
 
-def test_copies_draw_other_numbers(python: str, run: Callable[..., Any]) -> None:
+def test_copies_draw_other_numbers(launch: Path, run: Run) -> None:
     code = "import random, numpy; print(random.random(), numpy.random.rand())"
-    first, second = (run(python, code).stdout.split() for _ in range(2))
+    first, second = (run(launch, code).stdout.split() for _ in range(2))
     assert not set(first) & set(second)
     assert len(set(first)) == 2
 
 
-def test_where_the_server_died_python_starts_instead(run: Callable[..., Any]) -> None:
-    with forkserver() as command:
-        (server,) = (child for child in psutil.Process().children() if shlex.split(command)[-1] in child.cmdline())
+def test_where_the_server_died_python_starts_instead(run: Run) -> None:
+    with forkserver() as script:
+        assert script
+        address = str(script.with_name("forkserver"))
+        (server,) = (child for child in psutil.Process().children() if address in child.cmdline())
         server.kill()
         server.wait()
-        copy = run(command, STATE)
-    plain = run(shlex.quote(sys.executable), STATE)
-    assert json.loads(copy.stdout) == json.loads(plain.stdout)
+        instead = run(script, STATE, env_vars={"ADDED": "${ADDED} more"})
+    assert _but_for_bash(instead) == _but_for_bash(run(SETUP, STATE, env_vars={"ADDED": "${ADDED} more"}))
 
 
 def test_a_copy_that_goes_on_ends_with_the_server(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
-    with forkserver() as command:
-        started = ["bash", "-c", f"exec {command} {tmp_path}/script.py"]
+    with forkserver() as script:
+        started = [sys.executable, str(script), str(tmp_path / "script.py"), "--language=PYTHON"]
         with subprocess.Popen(started, stdout=subprocess.PIPE) as launched:
             assert launched.stdout
             copy = psutil.Process(int(launched.stdout.readline()))
@@ -99,32 +143,31 @@ def test_a_copy_that_goes_on_ends_with_the_server(tmp_path: Path) -> None:
     assert not copy.is_running()
 
 
-def test_one_that_asks_and_dies_leaves_the_server_well(python: str, run: Callable[..., Any]) -> None:
+def test_one_that_asks_and_dies_leaves_the_server_well(launch: Path, run: Run) -> None:
     for said in (b"", b'{"argv": ["half'):
         with socket.socket(socket.AF_UNIX) as talk:
-            talk.connect(shlex.split(python)[-1])
+            talk.connect(str(launch.with_name("forkserver")))
             talk.sendall(said)
-    assert run(python, "import sys; print('torch' in sys.modules)").stdout == "True\n"
+    assert run(launch, "import sys; print('torch' in sys.modules)").stdout == "True\n"
 
 
 def test_the_server_ends_with_a_program_that_was_killed(tmp_path: Path) -> None:
     code = (
-        "from cluster.forkserver import forkserver\nwith forkserver() as command:\n print(command, flush=True); input()"
+        "from cluster.forkserver import forkserver\nwith forkserver() as script:\n print(script, flush=True); input()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout
-        address = shlex.split(program.stdout.readline().decode())[-1]
+        script = Path(program.stdout.readline().decode().strip())
         (server,) = psutil.Process(program.pid).children()
         program.send_signal(signal.SIGKILL)
     ends = time.monotonic() + 30
     while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:  # `wait` would wait for it to be reaped
         assert time.monotonic() < ends
         time.sleep(0.02)
-    assert not os.path.exists(os.path.dirname(address))
+    assert not script.parent.exists()
 
 
 def test_nothing_is_copied_where_there_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ACCELERATORS", (str(tmp_path),))
-    monkeypatch.setattr(sys, "executable", "/a path/python")
-    with forkserver() as command:
-        assert command == "'/a path/python'"
+    with forkserver() as script:
+        assert script is None

@@ -1,17 +1,22 @@
 """Joining a Ray cluster: one that cannot be reached is named at once, not after minutes."""
 
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from ray.util.state import list_nodes
 
+from cluster.forkserver import ACCELERATORS
 from cluster.session import session
 from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
+
+LINUX_WITHOUT_GPU = sys.platform == "linux" and not any(map(os.path.exists, ACCELERATORS))
 
 
 @pytest.mark.timeout(30)
@@ -49,6 +54,21 @@ def test_workers_ask_the_ray_that_they_are_in_for_its_state(ray_cluster: None) -
         return {node.node_id for node in list_nodes(timeout=10)}
 
     assert ray.get(nodes.remote()) == {node["NodeID"] for node in ray.nodes()}
+
+
+@pytest.mark.skipif(not LINUX_WITHOUT_GPU, reason="copies are made on Linux, where there is no GPU")
+@pytest.mark.parametrize("environment", [{}, {"env_vars": {"A": "1"}}])
+def test_workers_are_copies_of_what_has_imported_torch(environment: dict[str, Any]) -> None:
+    code = f"""
+from cluster.session import session
+from llmray.job.training import Scale
+import ray, sys
+with session(Scale(), cpus=1):
+    asked = ray.remote(lambda: "torch" in sys.modules).options(runtime_env={environment})
+    print(ray.get(asked.remote(), timeout=60))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert out.stdout.strip() == "True", out.stderr
 
 
 def test_workers_start_from_a_path_with_spaces(tmp_path: Path) -> None:
