@@ -6,6 +6,8 @@ rounded by the largest number of a pass: each row is a pass of its own, so that 
 
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,28 +104,41 @@ def opened(folder: str, form: Path, task: Task, *, int8: bool) -> Any:
 
 
 class Graph:
-    """A session that takes and gives tensors, by name."""
+    """A model that takes and gives tensors, by name."""
 
     def __init__(self, path: Path, *, alone: bool) -> None:
-        """`alone`: each row in a pass of its own, without padding."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
-        )
-        self.alone = alone
-        self.names = [output.name for output in self.session.get_outputs()]
+        """`alone`: each row in a pass of its own, without padding.
+
+        Rows side by side, with one thread each, take a fifth less time than one after the other with all threads for
+        each; for that the weights are held twice.
+        """
+        self.alone, self.threads = alone, torch.get_num_threads()
+        self.wide = _session(path, self.threads)
+        self.narrow = _session(path, 1) if alone and self.threads > 1 else self.wide
+        self.beside = ThreadPoolExecutor(self.threads, thread_name_prefix="onnx")
 
     def __call__(self, **given: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.alone:
-            return self._pass(given)
-        rows = [self._pass(_row(given, place)) for place in range(len(next(iter(given.values()))))]
-        return {name: _stacked([row[name] for row in rows]) for name in self.names}
+            return _pass(self.wide, given)
+        rows = [_row(given, place) for place in range(len(next(iter(given.values()))))]
+        last = len(rows) % self.threads == 1  # it would leave all cores but one idle
+        found = [*self.beside.map(partial(_pass, self.narrow), rows[: len(rows) - last])]
+        found += [_pass(self.wide, row) for row in rows[len(rows) - last :]]
+        return {name: _stacked([row[name] for row in found]) for name in found[0]}
 
-    def _pass(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        found = self.session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
-        return {name: torch.from_numpy(value) for name, value in zip(self.names, found, strict=True)}
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else threads run on where none works
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER)
+
+
+def _pass(session: onnxruntime.InferenceSession, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    names = [output.name for output in session.get_outputs()]
+    found = session.run(names, {name: tensor.numpy() for name, tensor in given.items()})
+    return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
 
 def _row(given: dict[str, torch.Tensor], place: int) -> dict[str, torch.Tensor]:
