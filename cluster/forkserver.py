@@ -43,7 +43,7 @@ def forkserver() -> Iterator[Path | None]:
             door.bind(address)
             door.listen()
             server = subprocess.Popen(
-                [sys.executable, __file__, address, str(door.fileno()), *sys.path],
+                [sys.executable, *_site_options(), __file__, address, str(door.fileno()), *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -57,6 +57,11 @@ def forkserver() -> Iterator[Path | None]:
             yield launch
         finally:
             _end(server)
+
+
+def _site_options() -> list[str]:
+    """Those of Python's options that Ray gives its workers too."""
+    return [option for option, set_ in (("-S", sys.flags.no_site), ("-s", sys.flags.no_user_site)) if set_]
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

@@ -27,6 +27,11 @@ def _context(words: list[str]) -> dict[str, Any] | None:
     return found if same and LANGUAGE + "PYTHON" in words else None
 
 
+def _script(words: list[str]) -> int:
+    """Where Python's own options end, which the server has too."""
+    return next(place for place, word in enumerate(words) if not word.startswith("-"))
+
+
 def _environment(added: dict[str, str]) -> dict[str, str]:
     """Ray's rule: a value may name variables, those before it too; what is not set is empty."""
     for name, value in added.items():
@@ -40,7 +45,7 @@ def _copied(server: str, words: list[str]) -> bool:
     if context is None:
         return False
     asked = {
-        "argv": [word for word in words if not word.startswith((CONTEXT, LANGUAGE))],
+        "argv": [word for word in words[_script(words) :] if not word.startswith((CONTEXT, LANGUAGE))],
         "env": _environment(context["env_vars"]),
         "cwd": os.getcwd(),
         "nice": os.nice(0),
@@ -62,5 +67,5 @@ if __name__ == "__main__":
     place, *words = sys.argv
     given = dict(os.environ)
     if not _copied(str(Path(place).with_name("forkserver")), words):
-        setup = str(Path(words[0]).with_name("setup_worker.py"))
+        setup = str(Path(words[_script(words)]).with_name("setup_worker.py"))
         os.execve(sys.executable, [sys.executable, setup, *words], given)

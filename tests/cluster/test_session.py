@@ -57,18 +57,22 @@ def test_workers_ask_the_ray_that_they_are_in_for_its_state(ray_cluster: None) -
 
 
 @pytest.mark.skipif(not LINUX_WITHOUT_GPU, reason="copies are made on Linux, where there is no GPU")
-@pytest.mark.parametrize("environment", [{}, {"env_vars": {"A": "1"}}])
-def test_workers_are_copies_of_what_has_imported_torch(environment: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("environment", "options"), [({}, []), ({"env_vars": {"A": "1"}}, []), ({"env_vars": {"A": "1"}}, ["-s"])]
+)
+def test_workers_are_copies_of_what_has_imported_torch(environment: dict[str, Any], options: list[str]) -> None:
     code = f"""
 from cluster.session import session
 from llmray.job.training import Scale
 import ray, sys
 with session(Scale(), cpus=1):
-    asked = ray.remote(lambda: "torch" in sys.modules).options(runtime_env={environment})
+    asked = ray.remote(lambda: ("torch" in sys.modules, sys.flags.no_user_site)).options(runtime_env={environment})
     print(ray.get(asked.remote(), timeout=60))
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert out.stdout.strip() == "True", out.stderr
+    out = subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert out.stdout.strip() == f"(True, {len(options)})", out.stderr
 
 
 def test_workers_start_from_a_path_with_spaces(tmp_path: Path) -> None:
