@@ -29,8 +29,8 @@ ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 @contextmanager
-def forkserver() -> Iterator[Path | None]:
-    """The script that has a worker copied, while the server of copies runs; None where there is none.
+def forkserver() -> Iterator[str | None]:
+    """Where the server of copies listens while it runs; None where there is none.
 
     Copies are made on Linux only, and where there is no GPU: a process that has touched one cannot be copied.
     """
@@ -52,9 +52,7 @@ def forkserver() -> Iterator[Path | None]:
                 process_group=0,  # Ctrl-C is for the program, which ends this one
             )
         try:
-            launch = Path(folder, "launch.py")  # beside the door
-            launch.symlink_to(Path(__file__).with_name(launch.name))
-            yield launch
+            yield address
         finally:
             _end(server)
 

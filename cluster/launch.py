@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SERVER = "LLMRAY_FORKSERVER"
+"""The variable that says where the server listens."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 CONTEXT, LANGUAGE = "--serialized-runtime-env-context=", "--language="
 UNSET = re.compile(r"\$\{[A-Z0-9_]+\}")
@@ -64,8 +66,7 @@ def _copied(server: str, words: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    place, *words = sys.argv
-    given = dict(os.environ)
-    if not _copied(str(Path(place).with_name("forkserver")), words):
+    words, given = sys.argv[1:], dict(os.environ)
+    if not _copied(given[SERVER], words):
         setup = str(Path(words[_script(words)]).with_name("setup_worker.py"))
         os.execve(sys.executable, [sys.executable, setup, *words], given)

@@ -9,12 +9,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import ray
 import ray.data
 from ray._private import ray_constants, services
 
+from cluster import launch
 from cluster.forkserver import forkserver
 from cluster.network import speak_over_ray_s
 from llmray.job.errors import ClusterError
@@ -77,10 +77,11 @@ def _end_readers() -> None:
             thread.join(READERS_END_WITHIN_S)
 
 
-def _start(cpus: int, nice: bool, launch: Path | None) -> None:
-    """`launch`: the script that sets up its workers, if not Ray's own."""
+def _start(cpus: int, nice: bool, copies_at: str | None) -> None:
+    """`copies_at`: where to ask for copies that stand in for its workers."""
     port = _free_port()
-    with _on_loopback_alone(), _set_up_by(launch), _told_to_workers(RAY_API_SERVER_ADDRESS=f"http://{LOOPBACK}:{port}"):
+    told = {"RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:{port}"} | ({launch.SERVER: copies_at} if copies_at else {})
+    with _on_loopback_alone(), _set_up_by(launch.__file__ if copies_at else None), _told_to_workers(**told):
         ray.init(
             address="local",  # another Ray on this machine is not ours
             num_cpus=cpus,
@@ -106,10 +107,10 @@ def _on_loopback_alone() -> Iterator[None]:
 
 
 @contextmanager
-def _set_up_by(launch: Path | None) -> Iterator[None]:
-    """Ray has no other way to say which script sets workers up."""
+def _set_up_by(script: str | None) -> Iterator[None]:
+    """Ray has no other way to say which script sets workers up, if not its own."""
     before = ray_constants.SETUP_WORKER_FILENAME
-    ray_constants.SETUP_WORKER_FILENAME = str(launch or before)
+    ray_constants.SETUP_WORKER_FILENAME = script or before
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ import pytest
 import ray._private.workers
 
 from cluster import forkserver as module
+from cluster import launch
 from cluster.forkserver import forkserver
 
 STATE = """
@@ -38,35 +39,25 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def launch() -> Iterator[Path]:
-    with forkserver() as script:
-        assert script
-        yield script
+def server() -> Iterator[str]:
+    with forkserver() as address:
+        assert address
+        yield address
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a worker's script as Ray does, set up by its own script or ours, here less eager than the server is."""
+    """Runs a worker's script as Ray does, here less eager than the server is; without a server, set up by Ray's own."""
     (tmp_path / SETUP.name).symlink_to(SETUP)
 
-    def run(setup: Path, code: str, **context: Any) -> subprocess.CompletedProcess[str]:
+    def run(server: str | None, code: str, **context: Any) -> subprocess.CompletedProcess[str]:
         (tmp_path / "script.py").write_text(code)
-        words = [
-            "nice",
-            "-n",
-            "3",
-            sys.executable,
-            setup,
-            tmp_path / "script.py",
-            "one",
-            "two words",
-            "--language=PYTHON",
-        ]
+        words = [sys.executable, launch.__file__ if server else SETUP, tmp_path / "script.py", "one", "two words"]
         given = [f"--serialized-runtime-env-context={json.dumps(context)}"] if context else []
-        added = {"ADDED": "ü \udcff", "PYTHONPATH": str(tmp_path)}
+        added = {"ADDED": "ü \udcff", "PYTHONPATH": str(tmp_path)} | ({launch.SERVER: server} if server else {})
         return subprocess.run(
-            [*words, *given], input="given", capture_output=True, text=True, cwd=tmp_path, env=os.environ | added,
-            start_new_session=True, timeout=60, check=False,
+            ["nice", "-n", "3", *words, "--language=PYTHON", *given], input="given", capture_output=True, text=True,
+            cwd=tmp_path, env=os.environ | added, start_new_session=True, timeout=60, check=False,
         )  # fmt: skip
 
     return run
@@ -80,23 +71,23 @@ def run(tmp_path: Path) -> Run:
         {"env_vars": {"GIVEN": "two words", "LATER": "${GIVEN}, ${ADDED}${UNSET}", "ADDED": "'other'"}},
     ],
 )
-def test_a_copy_is_as_the_worker_would_be(launch: Path, run: Run, context: dict[str, Any]) -> None:
-    copy, plain = run(launch, STATE, **context), run(SETUP, STATE, **context)
+def test_a_copy_is_as_the_worker_would_be(server: str, run: Run, context: dict[str, Any]) -> None:
+    copy, plain = run(server, STATE, **context), run(None, STATE, **context)
     assert copy.stderr == plain.stderr == "to stderr\n"
-    assert _but_for_bash(copy) == _but_for_bash(plain)
+    assert _own(copy) == _own(plain)
 
 
-def _but_for_bash(state: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """Ray starts Python by a shell, which leaves its own variables."""
+def _own(state: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Ray starts Python by a shell, which leaves its own variables; one names the server."""
     found = json.loads(state.stdout)
-    for name in ("_", "SHLVL", "PWD", "OLDPWD"):
+    for name in ("_", "SHLVL", "PWD", "OLDPWD", launch.SERVER):
         found["environment"].pop(name, None)
     return dict(found)
 
 
-def test_a_copy_has_imported_what_takes_long_but_not_ray(launch: Path, run: Run) -> None:
+def test_a_copy_has_imported_what_takes_long_but_not_ray(server: str, run: Run) -> None:
     code = 'import sys; print([name in sys.modules for name in ("torch", "transformers", "ray")])'
-    assert run(launch, code).stdout == "[True, True, False]\n"
+    assert run(server, code).stdout == "[True, True, False]\n"
 
 
 @pytest.mark.parametrize(
@@ -104,70 +95,70 @@ def test_a_copy_has_imported_what_takes_long_but_not_ray(launch: Path, run: Run)
     [{"command_prefix": ["cd", "/", "&&"]}, {"py_executable": f"env OTHER=1 {sys.executable}"}],
     ids=["another folder", "another Python"],
 )
-def test_what_a_copy_cannot_have_is_left_to_ray(launch: Path, run: Run, context: dict[str, Any]) -> None:
+def test_what_a_copy_cannot_have_is_left_to_ray(server: str, run: Run, context: dict[str, Any]) -> None:
     code = 'import os, sys; print(os.getcwd(), os.environ.get("OTHER"), "torch" in sys.modules)'
-    assert run(launch, code, **context).stdout == run(SETUP, code, **context).stdout
+    assert run(server, code, **context).stdout == run(None, code, **context).stdout
 
 
-def test_a_copy_leads_a_group_in_the_session_of_the_program_as_workers_do(launch: Path, run: Run) -> None:
+def test_a_copy_leads_a_group_in_the_session_of_the_program_as_workers_do(server: str, run: Run) -> None:
     code = "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"
-    assert run(launch, code).stdout == f"{os.getsid(0)} True\n"
+    assert run(server, code).stdout == f"{os.getsid(0)} True\n"
 
 
-def test_copies_draw_other_numbers(launch: Path, run: Run) -> None:
+def test_copies_draw_other_numbers(server: str, run: Run) -> None:
     code = "import random, numpy; print(random.random(), numpy.random.rand())"
-    first, second = (run(launch, code).stdout.split() for _ in range(2))
+    first, second = (run(server, code).stdout.split() for _ in range(2))
     assert not set(first) & set(second)
     assert len(set(first)) == 2
 
 
 def test_where_the_server_died_python_starts_instead(run: Run) -> None:
-    with forkserver() as script:
-        assert script
-        address = str(script.with_name("forkserver"))
-        (server,) = (child for child in psutil.Process().children() if address in child.cmdline())
-        server.kill()
-        server.wait()
-        instead = run(script, STATE, env_vars={"ADDED": "${ADDED} more"})
-    assert _but_for_bash(instead) == _but_for_bash(run(SETUP, STATE, env_vars={"ADDED": "${ADDED} more"}))
+    with forkserver() as address:
+        (process,) = (child for child in psutil.Process().children() if address in child.cmdline())
+        process.kill()
+        process.wait()
+        instead = run(address, STATE, env_vars={"ADDED": "${ADDED} more"})
+    assert _own(instead) == _own(run(None, STATE, env_vars={"ADDED": "${ADDED} more"}))
 
 
 def test_a_copy_that_goes_on_ends_with_the_server(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
-    with forkserver() as script:
-        started = [sys.executable, str(script), str(tmp_path / "script.py"), "--language=PYTHON"]
-        with subprocess.Popen(started, stdout=subprocess.PIPE) as launched:
+    with forkserver() as address:
+        assert address
+        started = [sys.executable, launch.__file__, str(tmp_path / "script.py"), "--language=PYTHON"]
+        own = os.environ | {launch.SERVER: address}
+        with subprocess.Popen(started, stdout=subprocess.PIPE, env=own) as launched:
             assert launched.stdout
             copy = psutil.Process(int(launched.stdout.readline()))
         assert copy.is_running()
     assert not copy.is_running()
 
 
-def test_one_that_asks_and_dies_leaves_the_server_well(launch: Path, run: Run) -> None:
+def test_one_that_asks_and_dies_leaves_the_server_well(server: str, run: Run) -> None:
     for said in (b"", b'{"argv": ["half'):
         with socket.socket(socket.AF_UNIX) as talk:
-            talk.connect(str(launch.with_name("forkserver")))
+            talk.connect(server)
             talk.sendall(said)
-    assert run(launch, "import sys; print('torch' in sys.modules)").stdout == "True\n"
+    assert run(server, "import sys; print('torch' in sys.modules)").stdout == "True\n"
 
 
 def test_the_server_ends_with_a_program_that_was_killed(tmp_path: Path) -> None:
     code = (
-        "from cluster.forkserver import forkserver\nwith forkserver() as script:\n print(script, flush=True); input()"
+        "from cluster.forkserver import forkserver\nwith forkserver() as address:\n print(address, flush=True); input()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout
-        script = Path(program.stdout.readline().decode().strip())
+        address = Path(program.stdout.readline().decode().strip())
         (server,) = psutil.Process(program.pid).children()
         program.send_signal(signal.SIGKILL)
     ends = time.monotonic() + 30
     while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:  # `wait` would wait for it to be reaped
         assert time.monotonic() < ends
         time.sleep(0.02)
-    assert not script.parent.exists()
+    assert not address.parent.exists()
 
 
 def test_nothing_is_copied_where_there_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ACCELERATORS", (str(tmp_path),))
-    with forkserver() as script:
-        assert script is None
+    with forkserver() as address:
+        assert address is None
