@@ -1,7 +1,8 @@
 """Stands in the place of Ray's `setup_worker.py`: has `forkserver` copy itself where that would start Python anew.
 
 It imports next to nothing.  Where no server answers, or a worker is to be more than Python with other variables (in an
-environment or a folder of its own, say), it becomes Ray's own.
+environment or a folder of its own, say), it becomes Ray's own.  It must not have that one's name: Ray leaves it out for
+workers that have nothing to set up.
 """
 
 import json
@@ -46,15 +47,15 @@ def _copied(server: str, words: list[str]) -> bool:
     context = _context(words)
     if context is None:
         return False
-    asked = {
-        "argv": [word for word in words[_script(words) :] if not word.startswith((CONTEXT, LANGUAGE))],
-        "env": _environment(context["env_vars"]),
-        "cwd": os.getcwd(),
-        "nice": os.nice(0),
-        "oom_score": OOM_SCORE.read_text(),
-    }
-    message = json.dumps(asked).encode()
     try:
+        asked = {
+            "argv": [word for word in words[_script(words) :] if not word.startswith((CONTEXT, LANGUAGE))],
+            "env": _environment(context["env_vars"]),
+            "cwd": os.getcwd(),
+            "nice": os.nice(0),
+            "oom_score": OOM_SCORE.read_text(),
+        }
+        message = json.dumps(asked).encode()
         with socket.socket(socket.AF_UNIX) as talk:
             talk.connect(server)
             sent = socket.send_fds(talk, [message], [0, 1, 2])

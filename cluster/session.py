@@ -91,7 +91,11 @@ def _start(cpus: int, nice: bool, copies_at: str | None) -> None:
             dashboard_port=port,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _system_config={"task_oom_retries": OOM_RETRIES} | ({} if nice else {"worker_niceness": 0}),
+            _system_config={
+                "task_oom_retries": OOM_RETRIES,
+                "prestart_worker_first_driver": copies_at is None,  # one a CPU, which copies need not
+            }
+            | ({} if nice else {"worker_niceness": 0}),
         )
 
 

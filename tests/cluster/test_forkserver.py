@@ -97,7 +97,9 @@ def test_a_copy_has_imported_what_takes_long_but_not_ray(server: str, run: Run) 
 )
 def test_what_a_copy_cannot_have_is_left_to_ray(server: str, run: Run, context: dict[str, Any]) -> None:
     code = 'import os, sys; print(os.getcwd(), os.environ.get("OTHER"), "torch" in sys.modules)'
-    assert run(server, code, **context).stdout == run(None, code, **context).stdout
+    plain = run(None, code, **context).stdout
+    assert plain.endswith(" False\n")
+    assert run(server, code, **context).stdout == plain
 
 
 def test_a_copy_leads_a_group_in_the_session_of_the_program_as_workers_do(server: str, run: Run) -> None:
@@ -119,6 +121,18 @@ def test_where_the_server_died_python_starts_instead(run: Run) -> None:
         process.wait()
         instead = run(address, STATE, env_vars={"ADDED": "${ADDED} more"})
     assert _own(instead) == _own(run(None, STATE, env_vars={"ADDED": "${ADDED} more"}))
+
+
+def test_where_the_folder_is_gone_python_starts_instead(server: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import sys; print('torch' in sys.modules)")
+    (tmp_path / SETUP.name).symlink_to(SETUP)
+    words = f"{sys.executable} {launch.__file__} {tmp_path}/script.py --language=PYTHON"
+    gone = f"mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {words}"
+    out = subprocess.run(
+        ["bash", "-c", gone], env=os.environ | {launch.SERVER: server}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert out.stdout == "False\n", out.stderr
 
 
 def test_a_copy_that_goes_on_ends_with_the_server(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import get_num_threads, set_num_threads
 
 from llmray.corpus import shapes
 from llmray.corpus.record import Columns, Conversation, Record
@@ -110,6 +111,16 @@ def test_a_float32_form_answers_as_torch_does_alone_or_in_a_batch(
     assert made.after == pytest.approx(made.before, rel=1e-4)
 
 
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """As a replica of as many CPUs has; rows are shared out among them."""
+    before = get_num_threads()
+    set_num_threads(request.param)
+    yield request.param
+    set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("name", "family", "to"), [FORMS[place] for place in (0, 6, 7, 9)])
 def test_an_int8_form_is_smaller_and_answers_the_same_alone_or_in_a_batch(
     name: str, family: str, to: Any, exported: Exported
@@ -118,8 +129,9 @@ def test_an_int8_form_is_smaller_and_answers_the_same_alone_or_in_a_batch(
     engine = Predictor.load(str(Path(made.folder).parent), device="cpu", engine=to)
     assert engine.engine == f"{to} int8"
     assert sum(path.stat().st_size for path in Path(made.folder).iterdir()) < 0.7 * exported(name, family, to).bytes
-    asked = requests(name)
-    assert engine.predict(asked) == [engine.predict([each])[0] for each in asked]
+    asked = requests(name) * 3
+    alone = [engine.predict([each])[0] for each in asked]
+    assert all(engine.predict(asked[:count]) == alone[:count] for count in range(2, 6))
 
 
 def test_the_note_names_parent_metric_sizes_and_hashes(exported: Exported) -> None:
