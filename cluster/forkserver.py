@@ -29,8 +29,11 @@ ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 @contextmanager
-def forkserver() -> Iterator[str | None]:
+def forkserver(niceness: int = 0) -> Iterator[str | None]:
     """Where the server of copies listens while it runs; None where there is none.
+
+    `niceness`: the least of what copies will be asked to have, for none can be less nice than the server.  Imports that
+    give way let Ray start beside them: it gives up where its own processes take more than 15 s.
 
     Copies are made on Linux only, and where there is no GPU: a process that has touched one cannot be copied.
     """
@@ -51,6 +54,7 @@ def forkserver() -> Iterator[str | None]:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},  # what Ray sets for what takes one CPU
                 process_group=0,  # Ctrl-C is for the program, which ends this one
             )
+            os.setpriority(os.PRIO_PROCESS, server.pid, max(niceness, os.getpriority(os.PRIO_PROCESS, 0)))
         try:
             yield address
         finally:

@@ -25,6 +25,8 @@ LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
 DASHBOARDS = range(32_000, 32_768)
 """Ports that no worker or replica is given, nor whoever asks the system for any."""
+NICE = 15
+"""How far what gives way stands behind other programs: Ray's own default."""
 OOM_RETRIES = 2
 """Times that a task is tried again after it was ended for lack of memory; Ray itself would never stop."""
 READERS, READERS_END_WITHIN_S = "iter_threaded", 2
@@ -56,7 +58,8 @@ def session(scale: Scale, cpus: int | None = None, *, nice: bool = True) -> Iter
             if scale.address:
                 _join(scale.address)
             else:
-                _start(cpus or logical_cpus(), nice, held.enter_context(forkserver()))
+                niceness = NICE if nice else 0
+                _start(cpus or logical_cpus(), niceness, held.enter_context(forkserver(niceness)))
         _quieten()
         try:
             yield ray.get_runtime_context().gcs_address
@@ -77,8 +80,8 @@ def _end_readers() -> None:
             thread.join(READERS_END_WITHIN_S)
 
 
-def _start(cpus: int, nice: bool, copies_at: str | None) -> None:
-    """`copies_at`: where to ask for copies that stand in for its workers."""
+def _start(cpus: int, niceness: int, copies_at: str | None) -> None:
+    """`niceness`: of its workers; `copies_at`: where to ask for copies that stand in for its workers."""
     port = _free_port()
     told = {"RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:{port}"} | ({launch.SERVER: copies_at} if copies_at else {})
     with _on_loopback_alone(), _set_up_by(launch.__file__ if copies_at else None), _told_to_workers(**told):
@@ -93,9 +96,9 @@ def _start(cpus: int, nice: bool, copies_at: str | None) -> None:
             logging_level=logging.ERROR,
             _system_config={
                 "task_oom_retries": OOM_RETRIES,
+                "worker_niceness": niceness,
                 "prestart_worker_first_driver": copies_at is None,  # one a CPU, which copies need not
-            }
-            | ({} if nice else {"worker_niceness": 0}),
+            },
         )
 
 

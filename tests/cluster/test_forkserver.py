@@ -148,6 +148,12 @@ def test_a_copy_that_goes_on_ends_with_the_server(tmp_path: Path) -> None:
     assert not copy.is_running()
 
 
+def test_the_server_gives_way_as_its_copies_will() -> None:
+    with forkserver(niceness=15) as address:
+        (process,) = (child for child in psutil.Process().children() if address in child.cmdline())
+        assert process.nice() == max(15, psutil.Process().nice())
+
+
 def test_one_that_asks_and_dies_leaves_the_server_well(server: str, run: Run) -> None:
     for said in (b"", b'{"argv": ["half'):
         with socket.socket(socket.AF_UNIX) as talk:
