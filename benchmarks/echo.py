@@ -31,7 +31,9 @@ class Echo:
         from serve.keys import Keys
         from serve.meter import Meter
         from serve.shapes import Identity
+        from serve.whole import write_whole
 
+        write_whole()
         batcher = replica.queue(endpoint, self, Meter())  # type: ignore[arg-type]
         gate, known = Gate(Keys(keys) if keys else None, limits), Identity("echo", "1", "none", "")
         self.application = replica.application(endpoint, known, batcher, gate, {})

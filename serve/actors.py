@@ -18,6 +18,7 @@ from serve.gate import Gate
 from serve.keys import Keys
 from serve.meter import Meter
 from serve.shapes import Identity, Part
+from serve.whole import write_whole
 
 
 @ray_serve.deployment
@@ -29,6 +30,7 @@ class Replica:
         from serve import completions, replica  # torch and transformers: seconds that the driver need not spend
 
         keep_to_loopback()
+        write_whole()
         self.endpoint = endpoint
         self.predictor = replica.load(endpoint, model)
         self.batcher = replica.queue(endpoint, self.predictor, Meter())
@@ -61,6 +63,7 @@ class Front:
         from serve import front
 
         keep_to_loopback()
+        write_whole()
         self.application = front.build({task: Remote(task) for task in models}, _gate(keys, limits))
 
     def reconfigure(self, plan: dict[str, Any]) -> None:
