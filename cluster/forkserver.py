@@ -28,16 +28,19 @@ COPIES_END_WITHIN_S = 2
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
+def can_copy() -> bool:
+    """Whether copies are made here: on Linux, without a GPU, for a process that has touched one cannot be copied."""
+    return sys.platform == "linux" and not any(map(os.path.exists, ACCELERATORS))
+
+
 @contextmanager
 def forkserver(niceness: int = 0) -> Iterator[str | None]:
-    """Where the server of copies listens while it runs; None where there is none.
+    """Where the server of copies listens while it runs; None where none are made.
 
     `niceness`: the least of what copies will be asked to have, for none can be less nice than the server.  Imports that
     give way let Ray start beside them: it gives up where its own processes take more than 15 s.
-
-    Copies are made on Linux only, and where there is no GPU: a process that has touched one cannot be copied.
     """
-    if sys.platform != "linux" or any(map(os.path.exists, ACCELERATORS)):
+    if not can_copy():
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="llmray-", dir="/tmp") as folder:

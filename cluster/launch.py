@@ -20,14 +20,14 @@ CONTEXT, LANGUAGE = "--serialized-runtime-env-context=", "--language="
 UNSET = re.compile(r"\$\{[A-Z0-9_]+\}")
 
 
-def _context(words: list[str]) -> dict[str, Any] | None:
-    """What Ray wants a worker to have, or None where a copy cannot have it."""
-    found = {"py_executable": sys.executable, "env_vars": {}}
+def _variables(words: list[str]) -> dict[str, str] | None:
+    """What Ray wants a worker to have beside this environment, or None where it is more than a copy can have."""
+    found: dict[str, Any] = {"py_executable": sys.executable, "env_vars": {}}
     for word in words:
         if word.startswith(CONTEXT):
             found |= {name: value for name, value in json.loads(word.removeprefix(CONTEXT)).items() if value}
     same = found.keys() == {"py_executable", "env_vars"} and found["py_executable"] == sys.executable
-    return found if same and LANGUAGE + "PYTHON" in words else None
+    return found["env_vars"] if same and LANGUAGE + "PYTHON" in words else None
 
 
 def _script(words: list[str]) -> int:
@@ -44,13 +44,13 @@ def _environment(added: dict[str, str]) -> dict[str, str]:
 
 def _copied(server: str, words: list[str]) -> bool:
     """Whether the server has made a copy of itself, with all that this process was given."""
-    context = _context(words)
-    if context is None:
+    variables = _variables(words)
+    if variables is None:
         return False
     try:
         asked = {
             "argv": [word for word in words[_script(words) :] if not word.startswith((CONTEXT, LANGUAGE))],
-            "env": _environment(context["env_vars"]),
+            "env": _environment(variables),
             "cwd": os.getcwd(),
             "nice": os.nice(0),
             "oom_score": OOM_SCORE.read_text(),

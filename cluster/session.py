@@ -7,8 +7,9 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import ray
 import ray.data
@@ -25,6 +26,9 @@ LOOPBACK = "127.0.0.1"
 ANSWER_WITHIN_S = 5
 DASHBOARDS = range(32_000, 32_768)
 """Ports that no worker or replica is given, nor whoever asks the system for any."""
+ON_LOOPBACK_ALONE: Mapping[str, Any] = {"ENABLE_RAY_CLUSTER": False}
+"""Ray takes loopback for the machine's outside address, and then opens a dozen ports there, some without asking for its
+token; but not where it knows that no other machine will join, as it does on macOS."""
 NICE = 15
 """How far what gives way stands behind other programs: Ray's own default."""
 OOM_RETRIES = 2
@@ -83,8 +87,11 @@ def _end_readers() -> None:
 def _start(cpus: int, niceness: int, copies_at: str | None) -> None:
     """`niceness`: of its workers; `copies_at`: where to ask for copies that stand in for its workers."""
     port = _free_port()
-    told = {"RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:{port}"} | ({launch.SERVER: copies_at} if copies_at else {})
-    with _on_loopback_alone(), _set_up_by(launch.__file__ if copies_at else None), _told_to_workers(**told):
+    told, constants = {"RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:{port}"}, {**ON_LOOPBACK_ALONE}
+    if copies_at:
+        told[launch.SERVER] = copies_at
+        constants["SETUP_WORKER_FILENAME"] = launch.__file__
+    with _constants(constants), _told_to_workers(**told):
         ray.init(
             address="local",  # another Ray on this machine is not ours
             num_cpus=cpus,
@@ -103,25 +110,15 @@ def _start(cpus: int, niceness: int, copies_at: str | None) -> None:
 
 
 @contextmanager
-def _on_loopback_alone() -> Iterator[None]:
-    """Ray takes loopback for the machine's outside address, and then opens a dozen ports there, some without asking for
-    its token; but not where it knows that no other machine will join, as it does on macOS."""
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+def _constants(values: Mapping[str, Any]) -> Iterator[None]:
+    """Ray's own constants while it starts, for what it cannot be told in another way."""
+    own = vars(ray_constants)
+    before = {name: own[name] for name in values}
+    own.update(values)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
-def _set_up_by(script: str | None) -> Iterator[None]:
-    """Ray has no other way to say which script sets workers up, if not its own."""
-    before = ray_constants.SETUP_WORKER_FILENAME
-    ray_constants.SETUP_WORKER_FILENAME = script or before
-    try:
-        yield
-    finally:
-        ray_constants.SETUP_WORKER_FILENAME = before
+        own.update(before)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import ray._private.workers
 
 from cluster import forkserver as module
 from cluster import launch
-from cluster.forkserver import forkserver
+from cluster.forkserver import can_copy, forkserver
 
 STATE = """
 import json, os, signal, sys
@@ -30,8 +30,7 @@ print(json.dumps({
 }))
 print("to stderr", file=sys.stderr)
 """
-LINUX_WITHOUT_GPU = sys.platform == "linux" and not any(map(os.path.exists, module.ACCELERATORS))
-pytestmark = pytest.mark.skipif(not LINUX_WITHOUT_GPU, reason="copies are made on Linux, where there is no GPU")
+pytestmark = pytest.mark.skipif(not can_copy(), reason="copies are made on Linux, where there is no GPU")
 
 
 SETUP = Path(ray._private.workers.__file__).with_name("setup_worker.py")
@@ -114,9 +113,14 @@ def test_copies_draw_other_numbers(server: str, run: Run) -> None:
     assert len(set(first)) == 2
 
 
+def listening_at(address: str | None) -> psutil.Process:
+    (process,) = (child for child in psutil.Process().children() if address in child.cmdline())
+    return process
+
+
 def test_where_the_server_died_python_starts_instead(run: Run) -> None:
     with forkserver() as address:
-        (process,) = (child for child in psutil.Process().children() if address in child.cmdline())
+        process = listening_at(address)
         process.kill()
         process.wait()
         instead = run(address, STATE, env_vars={"ADDED": "${ADDED} more"})
@@ -150,7 +154,7 @@ def test_a_copy_that_goes_on_ends_with_the_server(tmp_path: Path) -> None:
 
 def test_the_server_gives_way_as_its_copies_will() -> None:
     with forkserver(niceness=15) as address:
-        (process,) = (child for child in psutil.Process().children() if address in child.cmdline())
+        process = listening_at(address)
         assert process.nice() == max(15, psutil.Process().nice())
 
 

@@ -1,6 +1,5 @@
 """Joining a Ray cluster: one that cannot be reached is named at once, not after minutes."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,12 +10,10 @@ import pytest
 import ray
 from ray.util.state import list_nodes
 
-from cluster.forkserver import ACCELERATORS
+from cluster.forkserver import can_copy
 from cluster.session import session
 from llmray.job.errors import ClusterError
 from llmray.job.training import Scale
-
-LINUX_WITHOUT_GPU = sys.platform == "linux" and not any(map(os.path.exists, ACCELERATORS))
 
 
 @pytest.mark.timeout(30)
@@ -56,7 +53,7 @@ def test_workers_ask_the_ray_that_they_are_in_for_its_state(ray_cluster: None) -
     assert ray.get(nodes.remote()) == {node["NodeID"] for node in ray.nodes()}
 
 
-@pytest.mark.skipif(not LINUX_WITHOUT_GPU, reason="copies are made on Linux, where there is no GPU")
+@pytest.mark.skipif(not can_copy(), reason="copies are made on Linux, where there is no GPU")
 @pytest.mark.parametrize(
     ("environment", "options"), [({}, []), ({"env_vars": {"A": "1"}}, []), ({"env_vars": {"A": "1"}}, ["-s"])]
 )

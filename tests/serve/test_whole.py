@@ -15,6 +15,7 @@ from uvicorn.protocols.http import httptools_impl
 from serve.whole import write_whole
 
 app = FastAPI()
+asked_for = asyncio.Event()
 
 
 @app.post("/whole")
@@ -31,10 +32,15 @@ def empty() -> Response:
 def pieces() -> StreamingResponse:
     async def two() -> Any:
         yield "first"
-        await asyncio.sleep(0.2)
+        await asked_for.wait()
         yield "last"
 
     return StreamingResponse(two())
+
+
+@app.get("/last")
+async def last() -> None:
+    asked_for.set()
 
 
 @app.get("/broken")
@@ -91,9 +97,12 @@ def test_an_answer_is_whole_where_the_connection_ends_with_it(client: socket.soc
     assert client.recv(65536) == b""
 
 
-def test_pieces_come_as_they_are_made(client: socket.socket) -> None:
+def test_pieces_come_as_they_are_made(client: socket.socket, port: int) -> None:
     client.sendall(words("GET", "/pieces"))
     assert client.recv(65536).endswith(b"\r\n\r\n5\r\nfirst\r\n")
+    with socket.create_connection(("127.0.0.1", port), 10) as other:
+        other.sendall(words("GET", "/last"))
+        assert other.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
     assert client.recv(65536).startswith(b"4\r\nlast\r\n")
 
 

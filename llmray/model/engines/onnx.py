@@ -115,17 +115,22 @@ class Graph:
         self.alone, self.threads = alone, torch.get_num_threads()
         self.wide = _session(path, self.threads)
         self.narrow = _session(path, 1) if alone and self.threads > 1 else self.wide
+        self.names = [output.name for output in self.wide.get_outputs()]
         self.beside = ThreadPoolExecutor(self.threads, thread_name_prefix="onnx")
 
     def __call__(self, **given: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.alone:
-            return _pass(self.wide, given)
+            return self._pass(self.wide, given)
         rows = [_row(given, place) for place in range(len(next(iter(given.values()))))]
         rest = len(rows) % self.threads
         beside = len(rows) - rest if 2 * rest <= self.threads else len(rows)  # more than half of the threads have work
-        found = [*self.beside.map(partial(_pass, self.narrow), rows[:beside])]
-        found += [_pass(self.wide, row) for row in rows[beside:]]
-        return {name: _stacked([row[name] for row in found]) for name in found[0]}
+        found = [*self.beside.map(partial(self._pass, self.narrow), rows[:beside])]
+        found += [self._pass(self.wide, row) for row in rows[beside:]]
+        return {name: _stacked([row[name] for row in found]) for name in self.names}
+
+    def _pass(self, session: onnxruntime.InferenceSession, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found = session.run(self.names, {name: tensor.numpy() for name, tensor in given.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(self.names, found, strict=True)}
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -134,12 +139,6 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # else threads run on where none works
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER)
-
-
-def _pass(session: onnxruntime.InferenceSession, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    names = [output.name for output in session.get_outputs()]
-    found = session.run(names, {name: tensor.numpy() for name, tensor in given.items()})
-    return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
 
 def _row(given: dict[str, torch.Tensor], place: int) -> dict[str, torch.Tensor]:
