@@ -31,7 +31,7 @@ def stream(task: Task, model: PreTrainedModel, request: Request, lock: threading
     parameters, ids = task.prepare(model, request)
     if (parameters.num_beams or 1) > 1:
         raise RequestError(f"parameters.num_beams: {parameters.num_beams}; a stream has one beam")
-    config = task.settings(model, parameters, len(ids))
+    config = task.settings(model, parameters)
     return _generated(task, model, ids, config, parameters, lock)
 
 

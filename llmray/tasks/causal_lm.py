@@ -12,7 +12,7 @@ import torch
 from llmray.corpus.record import Columns
 from llmray.job.errors import ModelError, RequestError
 from llmray.tasks.base import Answer, Request, Tensors
-from llmray.tasks.generating import grouped, position_limit
+from llmray.tasks.generating import fitting, grouped, position_limit
 from llmray.tasks.language import LanguageModel, Scores, inputs, numbered, summed, target_nll
 from llmray.tasks.losses import chunked_cross_entropy
 from llmray.tasks.metrics import perplexity, unigram_nll
@@ -82,17 +82,13 @@ class CausalLanguageModel(LanguageModel):
     def prepare(self, model: PreTrainedModel, request: Request) -> tuple[TextParameters, list[int]]:
         """Judged parameters and the prompt's ids.  Raises `RequestError`."""
         parameters = judged(TextParameters, request.parameters)
-        limit = position_limit(model)
         ids = self.processor.tokenizer(request.inputs["text"], add_special_tokens=False)["input_ids"] or [self.end]
-        if len(ids) >= limit:
-            raise RequestError(f"inputs: {len(ids)} tokens; this model reads at most {limit - 1}")
-        return parameters, ids
+        return fitting(model, parameters, ids, "inputs"), ids
 
-    def settings(self, model: PreTrainedModel, parameters: TextParameters, prompt_tokens: int) -> Any:
-        """What `model.generate` is told; the answer never passes the model's positions."""
-        room = position_limit(model) - prompt_tokens
-        wanted = min(parameters.max_new_tokens or 64, room)
-        config = generation(parameters, 1, wanted, pad_token_id=self._pad, eos_token_id=self.end)
+    def settings(self, model: PreTrainedModel, parameters: TextParameters) -> Any:
+        """What `model.generate` is told."""
+        most = position_limit(model)
+        config = generation(parameters, 1, most, pad_token_id=self._pad, eos_token_id=self.end)
         config.stop_strings = list(parameters.stop) or None
         return config
 
@@ -101,7 +97,7 @@ class CausalLanguageModel(LanguageModel):
         ids = torch.tensor([[self._pad] * (width - len(p)) + p for p in prompts], device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
         tokenizer = self.processor.tokenizer
-        config = self.settings(model, parameters, width)
+        config = self.settings(model, parameters)
         out = model.generate(ids, attention_mask=mask, generation_config=config, tokenizer=tokenizer)
         return [self._told(parameters, p, row[width:].tolist()) for p, row in zip(prompts, out, strict=True)]
 

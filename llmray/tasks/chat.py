@@ -15,7 +15,7 @@ from llmray.corpus.record import Columns, Conversation, Record
 from llmray.job.errors import DataError, JobError, RequestError
 from llmray.tasks.base import Answer, Processor, Request, Tensors
 from llmray.tasks.causal_lm import CausalLanguageModel
-from llmray.tasks.generating import position_limit
+from llmray.tasks.generating import fitting
 from llmray.tasks.metrics import exact_match, perplexity, unigram_nll
 from llmray.tasks.parameters import ChatParameters, judged
 from llmray.tasks.tensors import ids_and_mask, padded
@@ -119,9 +119,7 @@ class Chat(CausalLanguageModel):
         except TemplateError as error:
             raise RequestError(f"inputs.messages: do not fit the model's chat template: {error}") from None
         ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) >= (limit := position_limit(model)):
-            raise RequestError(f"inputs.messages: {len(ids)} tokens; this model reads at most {limit - 1}")
-        return parameters, ids
+        return fitting(model, parameters, ids, "inputs.messages"), ids
 
     @cached_property
     def end(self) -> int:

@@ -12,12 +12,14 @@ import torch
 
 from llmray.job.errors import RequestError
 from llmray.tasks.base import Answer, Request
+from llmray.tasks.parameters import TextParameters
 
 if TYPE_CHECKING:  # workers that only read need no model's code, whose import takes seconds
     from transformers import PreTrainedConfig, PreTrainedModel
 
 P = TypeVar("P", bound=Hashable)
 X = TypeVar("X")
+T = TypeVar("T", bound=TextParameters)
 
 
 def grouped(
@@ -53,6 +55,17 @@ def _seeded(parameters: P, inputs: list[X], answer: Callable[[P, list[X]], list[
         if seed is not None:
             torch.manual_seed(seed)
         return answer(parameters, inputs)
+
+
+def fitting(model: PreTrainedModel, parameters: T, ids: Sequence[int], field: str) -> T:
+    """Parameters that ask for no more than the model's positions leave room for behind a prompt of its own length,
+    whatever it is answered together with.  Raises `RequestError`, naming `field`, where they leave none.
+    """
+    limit = position_limit(model)
+    if len(ids) >= limit:
+        raise RequestError(f"{field}: {len(ids)} tokens; this model reads at most {limit - 1}")
+    room = limit - len(ids)
+    return parameters.model_copy(update={"max_new_tokens": min(parameters.max_new_tokens or room, room)})
 
 
 def position_limit(model: PreTrainedModel) -> int:

@@ -156,6 +156,17 @@ def test_a_stream_is_the_whole_answer_in_pieces(exported: Exported) -> None:
     assert rest["finish_reason"] == "length"
 
 
+@pytest.mark.parametrize("engine", ["torch", "ctranslate2"])
+def test_a_longer_neighbour_does_not_shorten_a_text(engine: Any, exported: Exported) -> None:
+    folder = str(Path(exported("causal_lm", "gpt2", "ctranslate2").folder).parent)
+    writer = Predictor.load(folder, device="cpu", engine=engine)
+    limit = writer.model.config.n_positions
+    asked = [Request({"text": text}, {"max_new_tokens": 40}) for text in ("A red", " red" * (limit - 20))]
+    together = writer.predict(asked)
+    assert together == [writer.predict([each])[0] for each in asked]
+    assert [one["tokens"] for one in together if isinstance(one, dict)] == [40, 20]
+
+
 def heard(stream: Stream) -> tuple[str, Answer]:
     pieces = []
     while True:
