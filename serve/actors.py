@@ -35,6 +35,7 @@ class Replica:
         self.predictor = replica.load(endpoint, model)
         self.batcher = replica.queue(endpoint, self.predictor, Meter())
         self.answered = completions.respond
+        self.example, self.patience_s = replica.example(self.predictor), limits.deadline_s
         self.known = replica.identity(self.predictor, model)
         self.application = replica.application(
             endpoint, self.known, self.batcher, _gate(keys, limits), self.predictor.about
@@ -46,11 +47,15 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self.application
 
+    async def check_health(self) -> None:
+        """Ray Serve asks every few seconds, and puts another replica in the place of one that raises three times."""
+        await self.batcher.check(self.example, self.patience_s)
+
     async def identity(self) -> Identity:
         return self.known
 
     async def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
-        async for part in self.answered(self.endpoint.task.name, self.predictor.name, self.batcher, body):
+        async for part in self.answered(self.endpoint.task.name, self.known, self.batcher, body):
             yield part
 
 

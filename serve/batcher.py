@@ -60,6 +60,10 @@ class Batcher:
         self.together = 0
         """Requests of the last pass."""
         self.worker: asyncio.Task[None] | None = None
+        self.works = self.sound = False
+        """Whether the model is at work, and whether it has answered since the last `check`."""
+        self.owing_since: float | None = None
+        """When it was first asked of all the times that it then did not answer."""
 
     async def answer(self, requests: Sequence[Request]) -> list[Outcome]:
         """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue.
@@ -119,6 +123,19 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 the per-request guard: reported to the one it concerns
             tell(_broken(error))
 
+    async def check(self, example: Request, patience_s: float) -> None:
+        """Raise `ModelError` where the model has not answered who asks for so long, or, left alone, not the example.
+
+        It is spared that where it has just answered others.
+        """
+        if self.works and self.owing_since and monotonic() - self.owing_since > patience_s:
+            raise ModelError(f"the model has not answered for {patience_s:g} s")
+        if not (self.sound or self.works):
+            [outcome] = await self._answered([example])
+            if isinstance(outcome, Exception):
+                raise ModelError(f"the model no longer answers a plain request: {outcome}")
+        self.sound = False
+
     def require_room(self, count: int = 1) -> None:
         """Raises `RequestError` (503) when so many more requests do not fit into the queue."""
         if len(self.queue) + self.streams_waiting + count > self.max_queued:
@@ -129,7 +146,7 @@ class Batcher:
         while True:
             batch = await self._gather()
             began = monotonic()
-            outcomes = await self._ask([request for request, _, _ in batch])
+            outcomes = await self._answered([request for request, _, _ in batch])
             if batch:
                 self.told(Pass(tuple(began - came for *_, came in batch), monotonic() - began, _tokens(outcomes)))
             for (_, future, _), outcome in zip(batch, outcomes, strict=True):
@@ -160,6 +177,15 @@ class Batcher:
             self.arrived.clear()
         except TimeoutError:
             return
+
+    async def _answered(self, requests: Sequence[Request]) -> list[Outcome | ModelError]:
+        """Outcomes, and it is kept whether there was one that is no fault of the model."""
+        self.works, self.owing_since = True, self.owing_since or monotonic()
+        outcomes = await self._ask(requests)
+        self.works = False
+        if any(not isinstance(outcome, ModelError) and getattr(outcome, "status", 0) < 500 for outcome in outcomes):
+            self.sound, self.owing_since = True, None
+        return outcomes
 
     async def _ask(self, requests: Sequence[Request]) -> list[Outcome | ModelError]:
         try:

@@ -13,14 +13,14 @@ from llmray.job.errors import LlmrayError, RequestError
 from llmray.tasks.base import Answer
 from serve import openai
 from serve.batcher import Batcher
-from serve.shapes import EVENT_STREAM, Part, openai_failure, sse
+from serve.shapes import EVENT_STREAM, Identity, Part, openai_failure, sse
 from serve.web import refusal
 
 
-async def respond(task: str, name: str, batcher: Batcher, body: bytes) -> AsyncGenerator[Part, None]:
-    """Status and headers, then the body, of the answer to what was sent to the route of `task`."""
-    response = await _response(task == "chat", name, batcher, body)
-    yield response.status_code, dict(response.headers)
+async def respond(task: str, known: Identity, batcher: Batcher, body: bytes) -> AsyncGenerator[Part, None]:
+    """Status, headers and identity, then the body, of the answer to what was sent to the route of `task`."""
+    response = await _response(task == "chat", known.name, batcher, body)
+    yield response.status_code, dict(response.headers), known
     if isinstance(response, StreamingResponse):
         async for part in response.body_iterator:
             yield bytes(part, "utf-8") if isinstance(part, str) else bytes(part)

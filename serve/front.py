@@ -33,7 +33,7 @@ class Model(Protocol):
         """Which model it is."""
 
     def respond(self, body: bytes) -> AsyncGenerator[Any, None]:
-        """Status and headers, then the body piece by piece."""
+        """Status, headers and which model it is now, then the body piece by piece."""
 
 
 def build(models: Mapping[str, Model], gate: Gate = Gate()) -> FastAPI:  # noqa: B008 frozen
@@ -42,17 +42,23 @@ def build(models: Mapping[str, Model], gate: Gate = Gate()) -> FastAPI:  # noqa:
     began, known = int(time.time()), dict[str, Identity]()
 
     async def identities() -> dict[str, Identity]:
-        for task, model in models.items():
-            if task not in known:
-                known[task] = await model.identity()
-        return known
+        found = {task: known.get(task) or await model.identity() for task, model in models.items()}
+        known.update(found)
+        return found
+
+    async def judge(name: str | None, task: str) -> None:
+        try:
+            _judge(name, task, await identities())
+        except RequestError:  # another version may have come, under another name
+            known.clear()
+            _judge(name, task, await identities())
 
     def passing(task: str) -> Any:
         async def ask(request: Request) -> Response:
             body = await body_of(request, MAX_TEXT_BODY_BYTES)
-            _judge(await asyncio.to_thread(_name, body), task, await identities())
+            await judge(await asyncio.to_thread(_name, body), task)
             parts = models[task].respond(body)
-            status, headers = await anext(parts)
+            status, headers, known[task] = await anext(parts)
             return StreamingResponse(parts, status, headers | known[task].headers())
 
         return ask

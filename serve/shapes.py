@@ -4,9 +4,11 @@ It does not know requests or answers (`wire` and `openai` do).
 """
 
 import json
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 ROUTES: dict[str, str] = {
     "qa": "/qa",
@@ -24,9 +26,8 @@ OWN_PATHS = ("docs", "healthz", "info")
 """Below each prefix; no model can be named so."""
 GENERATING = ("causal_lm", "chat")
 """Tasks that `/v1` leads to."""
-Part: TypeAlias = tuple[int, dict[str, str]] | bytes
-"""Of an answer on its way between processes: first status and headers, then pieces of the body."""
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+PRINTABLE = string.punctuation.replace("%", "") + " "
 LONGEST_MESSAGE = 1000
 """Characters of an error: it may quote what was sent."""
 
@@ -41,8 +42,13 @@ class Identity:
     lineage: str
 
     def headers(self) -> dict[str, str]:
+        """What is not printable ASCII is percent-encoded (RFC 3986): a header holds no more."""
         named = {"model": self.name, "version": self.version, "engine": self.engine, "lineage": self.lineage}
-        return {f"x-llmray-{what}": each for what, each in named.items()}
+        return {f"x-llmray-{what}": quote(each, safe=PRINTABLE) for what, each in named.items()}
+
+
+Part: TypeAlias = tuple[int, dict[str, str], Identity] | bytes
+"""Of an answer on its way between processes: first status, headers and whose it is, then pieces of the body."""
 
 
 def failure(message: str, status: int) -> dict[str, str]:

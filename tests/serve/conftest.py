@@ -44,7 +44,7 @@ class Local:
     def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
         from serve import completions
 
-        return completions.respond(self.task, self.known.name, self.batcher, body)
+        return completions.respond(self.task, self.known, self.batcher, body)
 
 
 def applications(models: dict[str, str]) -> Iterator[tuple[str, FastAPI]]:

@@ -1,6 +1,7 @@
 """Requests that arrive together share a pass; none spoils another."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -172,3 +173,42 @@ def test_a_list_is_taken_whole_by_an_idle_model(count: int) -> None:
         return len(await batcher(Model(), queued=1).answer([ask("a")] * count))
 
     assert asyncio.run(run()) == count
+
+
+def test_a_model_that_breaks_while_nobody_asks_is_no_longer_healthy() -> None:
+    async def run() -> None:
+        shared = batcher(Model())
+        await shared.check(ask("fine"), 60)
+        with pytest.raises(ModelError, match=r"no longer answers a plain request: .*too much"):
+            await shared.check(ask("break"), 60)
+        await shared.check(ask("fine"), 60)
+
+    asyncio.run(run())
+
+
+def test_a_model_that_hangs_or_answers_nobody_is_no_longer_healthy() -> None:
+    held, model = threading.Event(), Model()
+
+    async def run() -> None:
+        shared = Batcher(lambda _: held.wait() and [], model.stream, max_batch_size=1, wait_s=0, max_queued=9)
+        asking = asyncio.create_task(shared.answer([ask("never")]))
+        await asyncio.sleep(0.05)
+        await shared.check(ask("fine"), 60)  # it may be a long one
+        with pytest.raises(ModelError, match=r"has not answered for 0\.01 s"):
+            await shared.check(ask("fine"), 0.01)
+        held.set()
+        asking.cancel()
+
+    asyncio.run(run())
+
+
+def test_what_has_just_answered_and_what_only_refuses_is_healthy_without_being_asked() -> None:
+    async def run() -> list[int]:
+        model = Model()
+        shared = batcher(model)
+        for text in ("fine", "bad"):
+            await shared.answer([ask(text)])
+            await shared.check(ask("break"), 60)
+        return model.passes
+
+    assert asyncio.run(run()) == [1, 1]

@@ -53,14 +53,14 @@ class Local:
     """A model in this process."""
 
     def __init__(self, task: str, name: str) -> None:
-        self.task, self.name = task, name
+        self.task, self.known = task, Identity(name, "3", "torch", "abc")
         self.batcher = Batcher(predict, stream, max_batch_size=4, wait_s=0, max_queued=8)
 
     async def identity(self) -> Identity:
-        return Identity(self.name, "3", "torch", "abc")
+        return self.known
 
     def respond(self, body: bytes) -> AsyncGenerator[Part, None]:
-        return completions.respond(self.task, self.name, self.batcher, body)
+        return completions.respond(self.task, self.known, self.batcher, body)
 
 
 @pytest.fixture
@@ -180,6 +180,21 @@ def test_every_answer_names_model_and_version(http: TestClient) -> None:
     assert (found.headers["x-llmray-model"], found.headers["x-llmray-version"]) == ("writer", "3")
 
 
+def test_headers_and_names_follow_a_version_that_is_rolled_out() -> None:
+    local = Local("causal_lm", "writer")
+    with TestClient(front.build({"causal_lm": local}), base_url="http://test") as http:
+
+        def ask(**given: Any) -> Any:
+            return http.post("/completions", json={"prompt": "a", **given})
+
+        assert ask().headers["x-llmray-version"] == "3"
+        local.known = Identity("writer", "4", "onnx int8", "def")
+        assert (ask().headers["x-llmray-version"], ask().headers["x-llmray-engine"]) == ("4", "onnx int8")
+        local.known = Identity("author", "1", "torch", "abc")
+        assert ask(model="author").json()["model"] == "author"
+        assert ask(model="writer").status_code == 404
+
+
 def test_a_client_whose_address_is_the_model_needs_no_name(client: openai.OpenAI) -> None:
     said: Any = [{"role": "user", "content": "What?"}]
     assert client.chat.completions.create(model="dummy", messages=said).model == "talker"
@@ -243,7 +258,9 @@ def test_a_model_stops_writing_once_the_reader_has_left(endless: Any) -> None:
 
     async def run() -> None:
         batcher = Batcher(predict, stream, max_batch_size=1, wait_s=0, max_queued=1)
-        parts = completions.respond("causal_lm", "writer", batcher, b'{"prompt": "a", "stream": true}')
+        parts = completions.respond(
+            "causal_lm", Identity("writer", "3", "torch", "abc"), batcher, b'{"prompt": "a", "stream": true}'
+        )
         assert (await anext(parts))[0] == 200
         assert [b"on" in await anext(parts) for _ in range(3)] == [False, True, True]
         await parts.aclose()

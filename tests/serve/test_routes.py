@@ -120,6 +120,13 @@ def test_every_status_comes_as_json_and_names_the_model(
     assert status == 200 or set(found.json()) == {"error", "error_type"}
 
 
+def test_a_name_that_no_header_can_hold_is_percent_encoded() -> None:
+    named = Identity("翻訳 100%\n", "3", "onnx int8", "abc").headers()
+    assert named["x-llmray-model"] == "%E7%BF%BB%E8%A8%B3 100%25%0A"
+    assert named["x-llmray-engine"] == "onnx int8"
+    assert all(value.isascii() for value in named.values())
+
+
 def test_unknown_paths_and_methods_are_answered_in_json() -> None:
     with client("qa") as http:
         assert "does not exist" in http.get("/nothing").json()["error"]
