@@ -187,7 +187,8 @@ def _with_endpoints(job: Job) -> Job:
     require(job, "model.from", "task")
     assert job.model is not None
     assert job.task is not None
-    endpoint = Endpoint(model=job.model.from_, task=job.task)
+    options = job.model.model_dump(exclude={"from_"})
+    endpoint = Endpoint(model=job.model.from_, task=job.task, **options)
     return job.model_copy(update={"serve": job.serve.model_copy(update={"endpoints": (endpoint,)})})
 
 

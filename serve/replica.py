@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from llmray.job.errors import ModelError, RequestError
-from llmray.job.schema import Endpoint
+from llmray.job.schema import Endpoint, Model
 from llmray.model.predict import Predictor
 from llmray.tasks.base import Request
 from serve import routes
@@ -26,7 +26,10 @@ from serve.shapes import GENERATING, Identity
 def load(endpoint: Endpoint, model: str) -> Predictor:
     """The model, after it has answered one request: no user waits for a first pass, no broken model is served."""
     torch.set_num_threads(max(1, ceil(endpoint.cpus)))
-    predictor = Predictor.load(model, endpoint.task, "cuda" if endpoint.gpus else "cpu", engine=endpoint.engine)
+    section = Model.model_validate(
+        {"from": model} | endpoint.model_dump(include={"tokenizer", "revision", "trust_remote_code"})
+    )
+    predictor = Predictor.load(section, endpoint.task, "cuda" if endpoint.gpus else "cpu", engine=endpoint.engine)
     [outcome] = predictor.predict([example(predictor)])
     if isinstance(outcome, RequestError):
         raise ModelError(f"{model} cannot answer a plain {endpoint.task.name} request: {outcome}")

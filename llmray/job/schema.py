@@ -97,6 +97,12 @@ class Evaluate(Section):
 class Endpoint(Section):
     model: str
     """A model folder, hub id or registry reference."""
+    tokenizer: str | None = None
+    """As in `model`."""
+    revision: str | None = None
+    """As in `model`."""
+    trust_remote_code: bool = False
+    """As in `model`."""
     task: TaskOptions
     """What the model was trained for; decides the route."""
     name: str | None = Field(None, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")

@@ -49,6 +49,7 @@ def export(
     parent = Predictor.load(reference, options, "cpu", registry_root)
     _require_able(to, parent)
     task, folder, engine = parent.task, load.resolve(reference, registry_root), choice.module(to)
+    section = load.section(folder)
     rows = read(task.record)
     if not rows:
         raise DataError("data.eval: holds no rows to compare on")
@@ -56,8 +57,8 @@ def export(
         form = Path(scratch, forms.folder_name(to, "int8" if int8 else "float32"))
         form.mkdir()
         with load.Loading(f"{folder} as {to}"):
-            engine.convert(plain.opened(folder, task, "cpu"), task, form, int8=int8)
-        after, before = scores(Predictor(task, engine.opened(folder, form, task, int8=int8)), parent, rows)
+            engine.convert(plain.opened(section, task, "cpu"), task, form, int8=int8)
+        after, before = scores(Predictor(task, engine.opened(section, form, task, int8=int8)), parent, rows)
         _require_as_good(label, task, before, after, tolerance_percent)
         made = _told(form, to, int8, task, reference, Path(folder), before, after)
         target = _keep(form, home, made)

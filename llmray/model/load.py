@@ -27,6 +27,11 @@ PICTURES = "preprocessor_config.json"
 GENERATION = "generation_config.json"
 
 
+def section(reference: str) -> Model:
+    """A job's `model` that says no more than where it is."""
+    return Model.model_validate({"from": reference})
+
+
 def resolve(reference: str, registry_root: str | None = None) -> str:
     """The folder that a `registry:NAME@alias` reference names, a local copy of a remote folder; others unchanged.
 

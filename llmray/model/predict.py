@@ -54,7 +54,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        reference: str,
+        reference: str | Model,
         task_options: Any = None,
         device: str | None = None,
         registry_root: str | None = None,
@@ -65,11 +65,12 @@ class Predictor:
         Raises `ModelError` when the folder is no model, was trained for another task, or lacks what `engine` needs.
         """
         device = _device(device)
-        folder = load.resolve(reference, registry_root)
-        options = _options(folder, task_options)
-        task = make(options, load.processor(Model.model_validate({"from": folder})))
-        model, running = choice.opened(engine, folder, task, device)
-        name, version = _identity(reference, folder, model.config)
+        asked = reference if isinstance(reference, Model) else load.section(reference)
+        folder = load.resolve(asked.from_, registry_root)
+        options, found = _options(folder, task_options), asked.model_copy(update={"from_": folder})
+        task = make(options, load.processor(found, registry_root))
+        model, running = choice.opened(engine, found, task, device)
+        name, version = _identity(asked.from_, folder, model.config)
         predictor = cls(task, model, name=name, version=version, engine=running)
         predictor.about = {key: value for key, value in load.note(folder, "version.json").items() if key in ABOUT}
         return predictor

@@ -15,7 +15,7 @@ from llmray.corpus.record import Columns, Record
 from llmray.job.data import Source
 from llmray.job.load import dump
 from llmray.job.results import EvaluateResult
-from llmray.job.schema import Job
+from llmray.job.schema import Job, Model
 from llmray.model.load import resolve
 from llmray.model.predict import Predictor
 from llmray.model.registry import nearest
@@ -31,24 +31,24 @@ EXAMPLES = 20
 
 
 @lru_cache(maxsize=1)
-def _predictor(reference: str, options: Any) -> Predictor:
-    return Predictor.load(reference, options)
+def _predictor(section: Model, options: Any) -> Predictor:
+    return Predictor.load(section, options)
 
 
-def _measure(batch: Columns, reference: str, options: Any) -> Columns:
+def _measure(batch: Columns, section: Model, options: Any) -> Columns:
     rows = {name: list(values) for name, values in batch.items()}
-    return {"measurement": [json.dumps(m) for m in _predictor(reference, options).measure(rows)]}
+    return {"measurement": [json.dumps(m) for m in _predictor(section, options).measure(rows)]}
 
 
-def _measurements(job: Job, held_out: Dataset, reference: str) -> list[dict[str, Any]]:
+def _measurements(job: Job, held_out: Dataset, section: Model) -> list[dict[str, Any]]:
     if job.scale.in_process:
-        model = _predictor(reference, job.task)
+        model = _predictor(section, job.task)
         batches = held_out.iter_batches(batch_size=job.evaluate.batch_size, batch_format="pyarrow")
         return [measurement for batch in batches for measurement in model.measure(batch.to_pydict())]
     measured = held_out.map_batches(
         _measure,
         batch_size=job.evaluate.batch_size,
-        fn_kwargs={"reference": reference, "options": job.task},
+        fn_kwargs={"section": section, "options": job.task},
         num_gpus=job.scale.gpus_per_worker or None,
     )
     return [json.loads(row["measurement"]) for row in measured.take_all()]
@@ -84,10 +84,10 @@ def evaluate(job: Job, progress: Progress) -> EvaluateResult:
     assert job.model is not None
     began, label = time.monotonic(), f"evaluate {job.model.from_}"
     progress.start(label)
-    reference = resolve(job.model.from_, nearest(job.output))
-    task = _predictor(reference, job.task).task
+    section = job.model.model_copy(update={"from_": resolve(job.model.from_, nearest(job.output))})
+    task = _predictor(section, job.task).task
     with surfaced():
-        measurements = _measurements(job, _held_out(job, task.record), reference)
+        measurements = _measurements(job, _held_out(job, task.record), section)
     result = EvaluateResult(
         report=place.join(job.output, "evaluation", "report.json"),
         task=task.name,

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from llmray.job.errors import JobError, ModelError
-from llmray.job.schema import Model
+from llmray.job.schema import Endpoint, Model
 from llmray.model.load import build, processor
 from llmray.model.predict import Predictor
 from llmray.tasks import make
+from llmray.tasks.base import Request
+from serve import replica
 
 
 def config(**changes: Any) -> Callable[[Path], object]:
@@ -100,6 +102,29 @@ def test_code_in_a_model_folder_does_not_run_unless_asked_for(spoiled: Any, tmp_
     with pytest.raises(ModelError, match="trust_remote_code"):
         Predictor.load(spoiled(trap), device="cpu")
     assert not (tmp_path / "ran").exists()
+
+
+OWN = """
+from transformers import BertConfig, BertForQuestionAnswering
+
+class Config(BertConfig):
+    model_type = "own"
+
+class Model(BertForQuestionAnswering):
+    config_class = Config
+"""
+
+
+def test_code_in_a_model_folder_runs_where_the_job_says_so(saved: Any, spoiled: Any) -> None:
+    def own(folder: Path) -> None:
+        (folder / "own.py").write_text(OWN)
+        found = {"AutoConfig": "own.Config", "AutoModelForQuestionAnswering": "own.Model"}
+        config(model_type="own", auto_map=found)(folder)
+
+    folder, asked = spoiled(own), [Request({"question": "What is red?", "context": "The circle is red."}, {})]
+    endpoint = Endpoint.model_validate({"model": folder, "task": {"name": "qa"}, "trust_remote_code": True})
+    answers = Predictor.load(saved("qa", "bert"), device="cpu").predict(asked)
+    assert replica.load(endpoint, folder).predict(asked) == answers
 
 
 def test_a_head_that_was_never_trained_does_not_answer(saved: Any, spoiled: Any, options: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmray.job.errors import ModelError
 from llmray.job.results import ExportResult
-from llmray.job.schema import EngineName
+from llmray.job.schema import EngineName, Model
 from llmray.model import forms
 from llmray.model.engines import torch as plain
 from llmray.model.load import Loading
@@ -27,31 +27,32 @@ SUITS = {
 """Tasks that each engine can do."""
 
 
-def opened(wanted: EngineName, folder: str, task: Task, device: str) -> tuple[Any, str]:
-    """What stands in a model's place, and its name.  Raises `ModelError`.
+def opened(wanted: EngineName, section: Model, task: Task, device: str) -> tuple[Any, str]:
+    """What stands in a model's place, and its name; `section` names its folder.  Raises `ModelError`.
 
     A form that cannot be used is passed over, with a warning, by `auto` alone.
     """
     if wanted == "torch" or (wanted == "auto" and device != "cpu"):
-        return plain.opened(folder, task, device), "torch"
-    names = [form for form in forms.beside(folder) if wanted == "auto" or form.name.partition("-")[0] == wanted]
+        return plain.opened(section, task, device), "torch"
+    names = [form for form in forms.beside(section.from_) if wanted == "auto" or form.name.partition("-")[0] == wanted]
     if wanted != "auto":
-        return _named(wanted, folder, names, task)
+        return _named(wanted, section, names, task)
     for note in _fastest(names):
         try:
-            return _form(folder, note, task), _name(note)
+            return _form(section, note, task), _name(note)
         except ModelError as error:
             WARN("%s", f"{error}; another engine answers meanwhile")
-    return plain.opened(folder, task, device), "torch"
+    return plain.opened(section, task, device), "torch"
 
 
-def _named(wanted: str, folder: str, names: list[Path], task: Task) -> tuple[Any, str]:
+def _named(wanted: str, section: Model, names: list[Path], task: Task) -> tuple[Any, str]:
     if not names:
+        folder = section.from_
         raise ModelError(
             f"engine: {wanted}: {folder} has no such form; make one: llmray export {folder} --to {wanted} JOB.yaml"
         )
     note = max(map(forms.read, names), key=lambda note: note.speedup)
-    return _form(folder, note, task), _name(note)
+    return _form(section, note, task), _name(note)
 
 
 def _fastest(names: list[Path]) -> list[ExportResult]:
@@ -65,7 +66,7 @@ def _fastest(names: list[Path]) -> list[ExportResult]:
     return sorted((note for note in found if note.speedup > 1), key=lambda note: -note.speedup)
 
 
-def _form(folder: str, note: ExportResult, task: Task) -> Any:
+def _form(section: Model, note: ExportResult, task: Task) -> Any:
     form = Path(note.folder)
     if note.task != task.name:
         raise ModelError(f"{form}: was checked for {note.task}, not for {task.name}")
@@ -75,7 +76,7 @@ def _form(folder: str, note: ExportResult, task: Task) -> Any:
     if note.needs_vnni and not engine.has_vnni():
         raise ModelError(f"{form}: this processor would overflow in its int8 (no VNNI); {forms.again(form)}")
     with Loading(str(form)):
-        return engine.opened(folder, form, task, int8=note.precision == "int8")
+        return engine.opened(section, form, task, int8=note.precision == "int8")
 
 
 def module(engine: str) -> Any:

@@ -54,12 +54,12 @@ def names(tokenizer: Any, size: int) -> list[str]:
     return [f"<unused-{place}>" if token is None else token for place, token in enumerate(known)]
 
 
-def opened(folder: str, form: Path, task: Task, *, int8: bool) -> Any:
-    """The form beside a model's weights.  Raises `ModelError` where the folder itself is wrong."""
-    config = load.configured(Model.model_validate({"from": folder}), task)
+def opened(section: Model, form: Path, task: Task, *, int8: bool) -> Any:
+    """The form beside a model's weights.  Raises `ModelError` where the model's folder itself is wrong."""
+    config = load.configured(section, task)
     tokens = names(task.processor.tokenizer, config.get_text_config().vocab_size)
     kind = Translator if config.is_encoder_decoder else Writer
-    return kind(str(form), config, load.generation_config(folder, config), tokens, "int8" if int8 else "float32")
+    return kind(str(form), config, load.generation_config(section.from_, config), tokens, "int8" if int8 else "float32")
 
 
 class Engine:

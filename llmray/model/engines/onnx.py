@@ -92,10 +92,9 @@ def _is_large(graph: Path) -> bool:
     return sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*")) > 1 << 31
 
 
-def opened(folder: str, form: Path, task: Task, *, int8: bool) -> Any:
-    """The form beside a model's weights.  Raises `ModelError` where the folder itself is wrong."""
+def opened(section: Model, form: Path, task: Task, *, int8: bool) -> Any:
+    """The form beside a model's weights.  Raises `ModelError` where the model's folder itself is wrong."""
     graph = Graph(form / FILE, alone=int8)
-    section = Model.model_validate({"from": folder})
     if task.name != "captioning":
         return Logits(graph, load.configured(section, task))
     model = load.build(section, task, finished=True).eval()

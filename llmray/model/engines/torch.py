@@ -9,8 +9,7 @@ from llmray.model import load
 from llmray.tasks.base import Task
 
 
-def opened(folder: str, task: Task, device: str) -> Any:
+def opened(section: Model, task: Task, device: str) -> Any:
     """The weights in the precision they were saved in on a GPU, and in float32 on a CPU.  Raises `ModelError`."""
-    section = Model.model_validate({"from": folder})
     dtype = torch.float32 if device == "cpu" else "auto"
     return load.build(section, task, dtype=dtype, finished=True).to(device).eval()
