@@ -159,9 +159,10 @@ class Scale(Section):
     once, so `data.train` must be prepared. null: wait for all `workers`."""
     parallel: Literal["ddp", "fsdp", "local_sgd"] = "ddp"
     """How several workers split the work. `ddp`: each holds the whole model, gradients are exchanged in every step;
-    `fsdp`: each keeps its share of weights, gradients and optimiser, and whole weights exist block by block only;
-    `local_sgd` (DiLoCo, https://arxiv.org/abs/2311.08105): each trains alone for some steps, then all meet in one outer
-    step, for slow networks."""
+    `fsdp`: each keeps its share of weights, gradients and optimiser, and on its device whole weights exist block by
+    block only (in the host's memory each has all of them as it starts, the optimiser's state too as it resumes, and the
+    first one as it saves); `local_sgd` (DiLoCo, https://arxiv.org/abs/2311.08105): each trains alone for some steps,
+    then all meet in one outer step, for slow networks."""
     local_sgd: LocalSGD | None = None
     """How often workers meet, and their outer step; for `parallel: local_sgd`."""
     cpus_per_worker: float = Field(1, gt=0)

@@ -95,7 +95,9 @@ class Attempt:
         self.checkpoints, self.warn = checkpoints, warn
         torch.manual_seed(train.seed)
         keep_freed_memory()
-        self.model = build(work.job.model, work.task).to(seat.device)
+        self.model = build(work.job.model, work.task)
+        if not self.sharded:  # which moves one block at a time: the whole may be more than the device holds
+            self.model.to(seat.device)
         set_attention(self.model, work.task, seat.device)
         self.learner = parallel.Learner(self.model, work.task)
         self.optimizer = self._prepared()

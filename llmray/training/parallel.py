@@ -54,6 +54,7 @@ def replicated(learner: nn.Module, device: torch.device) -> nn.Module:
 def shard(learner: Learner, world: int, device: torch.device, half: bool) -> None:
     """FSDP2: every worker keeps 1/n of the weights, gradients and optimiser state; to be called before the optimiser.
 
+    The model may lie in the host's memory: it comes to the device, and is cut there, one block after another.
     Each pass gathers a block's weights before its forward and again before its backward pass, and adds up its
     gradients after it, in the last accumulation pass: 3 (n - 1) / n × 4 bytes a weight in a step of one pass, 2 (n - 1)
     / n × 4 in each further one; gathered weights take half of that where `half` computes in bfloat16.  Embeddings and

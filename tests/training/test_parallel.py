@@ -14,14 +14,19 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch.distributed.tensor import DTensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from llmray.job.errors import DataError
+from llmray.job.schema import Job
 from llmray.job.training import LocalSGD as Meetings
 from llmray.job.training import Train
+from llmray.model.load import processor
+from llmray.tasks import make
 from llmray.tasks.base import Tensors
 from llmray.tasks.causal_lm import CausalLanguageModel
 from llmray.training import parallel
+from llmray.training.attempt import Attempt, Seat, Work
 from llmray.training.checkpoint import load_state, save_state
 from llmray.training.loop import fit, mean_loss
 from llmray.training.optim import optimizer
@@ -119,7 +124,7 @@ def ddp(rank: int, steps: int, train: Train, even: bool = False) -> list[float]:
 
 def sharded(train: Train, task: CausalLanguageModel = WHOLE) -> tuple[parallel.Learner, torch.optim.Optimizer]:
     learner = learner_of(task)
-    parallel.shard(learner, dist.get_world_size(), CPU, half=False)
+    parallel.shard(learner, dist.get_world_size(), CPU, half=train.precision == "bf16")
     return learner, parallel.with_whole_state(optimizer(learner.model, train))
 
 
@@ -157,6 +162,49 @@ def test_two_ddp_workers_equal_one(accumulate: int, tmp_path: Path) -> None:
 def test_two_fsdp_workers_equal_one(task: CausalLanguageModel, accumulate: int, tmp_path: Path) -> None:
     found = workers(lambda rank: fsdp(rank, STEPS, train_of(accumulate=accumulate), task), 2, tmp_path)
     assert all(agree(each, unsplit()) for each in found)
+
+
+def halved(rank: int, steps: int, train: Train) -> tuple[list[float], list[float], torch.dtype]:
+    """Losses of DDP and of FSDP, and the type that a block's weights have while it computes."""
+    learner, optim = sharded(train)
+    seen: list[torch.dtype] = []
+    learner.model.model.layers[0].self_attn.q_proj.register_forward_pre_hook(lambda q, _: seen.append(q.weight.dtype))
+    found = losses(fit(learner, parts(own(rank, 2), ROWS // 2), train, steps, optimizer=optim, world=2))
+    return ddp(rank, steps, train), found, seen[-1]
+
+
+def test_fsdp_in_bf16_learns_what_ddp_in_bf16_does(tmp_path: Path) -> None:
+    """To 1e-3 in loss: a sharded model adds up in bfloat16 between its blocks, where autocast keeps float32."""
+    found = workers(lambda rank: halved(rank, 20, train_of(precision="bf16")), 2, tmp_path)
+    for split, cut, held in found:
+        assert held == torch.bfloat16
+        assert len(cut) == 20
+        assert cut == pytest.approx(split, abs=1e-3)
+        assert cut[-1] < cut[0] - 0.05
+
+
+def begun_sharded(rank: int, work: Work) -> None:
+    def moved(*_: Any) -> None:
+        raise AssertionError("the whole model was moved")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PreTrainedModel, "to", moved)
+        found = Attempt(work, Seat(rank, 2), {}, None)
+    assert all(isinstance(weight, DTensor) for weight in found.model.parameters())
+
+
+def test_a_device_never_holds_the_whole_of_a_sharded_model(models: dict[str, str], tmp_path: Path) -> None:
+    job = Job.model_validate(
+        {
+            "task": {"name": "causal_lm", "seq_len": 16},
+            "model": {"from": models["causal_lm"]},
+            "scale": {"workers": 2, "parallel": "fsdp"},
+            "train": {"precision": "fp32"},
+        }
+    )
+    assert job.model is not None
+    work = Work(job, make(job.task, processor(job.model)), total_steps=1)
+    workers(lambda rank: begun_sharded(rank, work), 2, tmp_path)
 
 
 def saved_by_fsdp(rank: int, folder: Path) -> None:
