@@ -77,6 +77,10 @@ class MemoryExhaustedError(LlmrayError):
     """A worker ran out of memory; starting it again would only end in the same way."""
 
 
+class OtherJobError(StoreError):
+    """The newest checkpoint is of another job than this, or of other data."""
+
+
 class Attempt:
     """Everything between a worker's start and its end; `rows()` does the learning."""
 
@@ -248,7 +252,7 @@ class Attempt:
         self._require_same_job(found)
         step, extra = load_state(found, self.model, self.optimizer)
         if self.work.portions and extra.get("order") != self._order:
-            raise StoreError(
+            raise OtherJobError(
                 f"{found}: was saved while rows came in another order: a store was prepared anew, or weights or"
                 " data.shuffle_rows changed; choose another `output`"
             )
@@ -264,7 +268,7 @@ class Attempt:
     def _require_same_job(self, found: str) -> None:
         old, given = manifest_of(found).get("job"), self.work.given
         if old and given and (differing := folder.differences(old, given, identity(given), found)):
-            raise StoreError(f"{found}: was saved by another job:\n{differing}\nSet these back, or remove it")
+            raise OtherJobError(f"{found}: was saved by another job:\n{differing}\nSet these back, or remove it")
 
     def _checkpoint(self, step: int) -> None:
         if self.forewarned() and not self.prepared:
@@ -333,16 +337,17 @@ def within_memory(seat: Seat, train: Train) -> Iterator[None]:
         said = str(error).partition("\n")[0]
         raise MemoryExhaustedError(
             f"worker {seat.rank} of {seat.world} ({seat.device} of {socket.gethostname()}) ran out of memory: {said}\n"
-            f"{smaller(train, seat.world)} train.batch_size, the task's length or the model's size"
+            + smaller(train, seat.world)
         ) from error
 
 
 def smaller(train: Train, world: int) -> str:
-    """What takes less memory: values of `train.accumulate` that leave the whole batch the same, or lower …"""
+    """What takes less memory: first of all values of `train.accumulate`, which leave the whole batch the same."""
     rows = train.batch_size // (world * train.accumulate)
     whole = [parts for parts in (2, 4, 8) if rows % parts == 0]
     fewer = ", ".join(f"train.accumulate={train.accumulate * parts} takes {rows // parts}" for parts in whole)
-    return f"It took {rows} rows at a time; {fewer}. Or lower" if fewer else "Lower"
+    lower = "lower train.batch_size, the task's length or the model's size"
+    return f"It took {rows} rows at a time; {fewer}. Or {lower}" if fewer else lower.capitalize()
 
 
 def with_precision(train: Train, seat: Seat) -> Train:

@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 
 from llmray.job.errors import LlmrayError
+from llmray.job.schema import Job
 from llmray.job.training import Scale
 from llmray.stream.datasets import in_order
 from llmray.stream.errors import cause_of, chain
@@ -91,7 +92,7 @@ def on_workers(
         finally:
             _end(fitted, told)
         take(ray.get(told.take.remote()))
-        return _result(fitted, scale)
+        return _result(fitted, work.job)
 
 
 def _end(fitted: AsyncResult[Any], told: Any) -> None:
@@ -114,7 +115,7 @@ def shares(held_out: Any, workers: int) -> list[Any]:
     return made.split_at_indices([rows * i // workers for i in range(1, workers)]) if workers > 1 else [made]
 
 
-def _result(fitted: AsyncResult[Any], scale: Scale) -> Outcome:
+def _result(fitted: AsyncResult[Any], job: Job) -> Outcome:
     try:
         metrics, step = fitted.get().return_value
         return metrics, step
@@ -122,10 +123,10 @@ def _result(fitted: AsyncResult[Any], scale: Scale) -> Outcome:
         if cause := cause_of(error):
             raise cause from None
         if isinstance(error, ray.train.WorkerGroupError):
-            raise failure.of_workers(error.worker_failures, scale.max_failures) from error
+            raise failure.of_workers(error.worker_failures, job) from error
         root = chain(error)[-1]
         raise LlmrayError(
-            f"training failed after {scale.max_failures} restarts: {type(root).__name__}: {root}"
+            f"training failed after {job.scale.max_failures} restarts: {type(root).__name__}: {root}"
         ) from error
 
 

@@ -4,6 +4,7 @@ It does not know how a run is done.
 """
 
 import re
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,9 +15,10 @@ import ray
 
 from llmray.job.errors import ClusterError, DataError, LlmrayError, ModelError, StoreError
 from llmray.job.results import Result
+from llmray.job.schema import Job
 from llmray.store import folder, journal, page, place
 from llmray.stream.errors import chain
-from llmray.training.attempt import MemoryExhaustedError
+from llmray.training.attempt import MemoryExhaustedError, OtherJobError, smaller
 from llmray.training.loop import DivergedError
 
 JSON, HTML = "failure.json", "failure.html"
@@ -24,12 +26,16 @@ LAST_ROWS, LOG_LINES = 10, 60
 LOG = re.compile(r"node_ip='([^']*)'.*log_file_path='([^']*)'", re.DOTALL)
 """What Ray Train tells of a worker that no longer answers."""
 RAYS_ADVICE = " Some common causes"
-KILLED = " It crashed, or was killed, perhaps by the kernel for want of memory (`dmesg` says so)."
+KILLED = " It crashed, or was killed, perhaps by the kernel for want of memory (`dmesg` says so). If so, take less:"
 
-Kind = Literal["out of memory", "diverged", "worker lost", "node lost", "storage", "data", "model", "cluster", "other"]
+Kind = Literal[
+    "out of memory", "diverged", "worker lost", "node lost", "data", "model", "another job", "storage", "cluster",
+    "other",
+]  # fmt: skip
 KINDS: tuple[tuple[type[Exception], Kind], ...] = (
     *((MemoryExhaustedError, "out of memory"), (DivergedError, "diverged"), (DataError, "data")),
-    *((ModelError, "model"), (StoreError, "storage"), (OSError, "storage"), (ClusterError, "cluster")),
+    *((ModelError, "model"), (OtherJobError, "another job"), (StoreError, "storage"), (OSError, "storage")),
+    (ClusterError, "cluster"),
 )
 
 
@@ -50,7 +56,7 @@ class Failure(Result):
     kind: Kind
     message: str
     worker: int | None
-    """Rank of the worker that died, where one did."""
+    """Rank of the Ray worker that died or failed, where one did."""
     go_on: str
     """The command that goes on from the newest checkpoint."""
     time: str
@@ -61,15 +67,17 @@ class Failure(Result):
     """The end of that worker's log."""
 
 
-def leave(output: str, error: Exception) -> str:
-    """Write down why a run failed; gives the page's path."""
+def leave(output: str, error: Exception, logs: Mapping[int, str]) -> str:
+    """Write down why a run failed; gives the page's path.  `logs`: how those of workers that raised an error end, by
+    rank, the first of them first."""
     kind: Kind = next((kind for kinds, kind in KINDS if isinstance(error, kinds)), "other")
-    worker, log = None, ""
+    worker, log = next(iter(logs.items()), (None, ""))
     if isinstance(error, WorkerLostError):
         _, kind, worker, log = error.args
+        log = log or logs.get(worker, "")
     failure = Failure(
         kind=kind,
-        message=str(error) if isinstance(error, LlmrayError) else f"{type(error).__name__}: {error}",
+        message=str(error) if isinstance(error, LlmrayError) else _named(error),
         worker=worker,
         go_on=folder.command(output),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,12 +111,13 @@ def render(output: str, failure: Failure) -> str:
     return page.page(f"Training failed: {failure.kind}", sections)
 
 
-def of_workers(failures: Mapping[int, Exception], restarts: int) -> WorkerLostError:
+def of_workers(failures: Mapping[int, Exception], job: Job) -> WorkerLostError:
     """Which worker's death ended a run: that of one that was lost, rather than of one that missed it afterwards."""
-    judged = [(rank, *_judged(error)) for rank, error in sorted(failures.items())]
+    less = smaller(job.train, job.scale.workers)
+    judged = [(rank, *_judged(error, less)) for rank, error in sorted(failures.items())]
     rank, kind, said = next((j for j in judged if j[1] != "other"), judged[0])
     return WorkerLostError(
-        f"training failed after {restarts} restarts: worker {rank}: {said}\n"
+        f"training failed after {job.scale.max_failures} restarts: worker {rank}: {said}\n"
         "The newest checkpoint is kept; the same command goes on from there",
         kind,
         rank,
@@ -116,17 +125,23 @@ def of_workers(failures: Mapping[int, Exception], restarts: int) -> WorkerLostEr
     )
 
 
-def _judged(error: Exception) -> tuple[Kind, str]:
+def _judged(error: Exception, less: str) -> tuple[Kind, str]:
+    """What became of a worker, in words; `less`: what would take less memory."""
     links = chain(error)
     for link in links:
-        said = str(link).strip().splitlines()[-1].partition(RAYS_ADVICE)[0]
+        said = (str(link).strip() or _named(link)).splitlines()[-1].partition(RAYS_ADVICE)[0]
         if isinstance(link, ray.exceptions.OutOfMemoryError):
-            return "out of memory", f"out of memory: {said}"
+            return "out of memory", f"out of memory: {said}\n{less}"
         if isinstance(link, ray.exceptions.ActorDiedError):
             if "node has died" in said:
                 return "node lost", f"lost with its node: {said}"
-            return "worker lost", f"lost: {said}{KILLED}"
-    return "other", f"{type(links[-1]).__name__}: {links[-1]}"
+            return "worker lost", f"lost: {said}{KILLED}\n{less}"
+    return "other", _named(links[-1])
+
+
+def _named(error: BaseException) -> str:
+    """An exception's class and text, as Python tells of it."""
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def _log_of(error: Exception) -> str:
@@ -135,10 +150,15 @@ def _log_of(error: Exception) -> str:
     if not found:
         return ""
     machine, path = found.groups()
+    return end_of(path) or f"{path} on {machine}"
+
+
+def end_of(path: str) -> str:
+    """The last lines of a Ray Train worker's log on this machine, and of what the worker printed."""
     worker = Path(path).stem.rpartition("-")[2]
     lines: deque[str] = deque(maxlen=LOG_LINES)
     for file in (Path(path), *sorted(Path(path).parent.parent.glob(f"worker-{worker}-*"), reverse=True)):
         if file.exists():
             with file.open(errors="replace") as text:
                 lines.extend(text)
-    return "".join(lines) or f"{path} on {machine}"
+    return "".join(lines)

@@ -26,6 +26,8 @@ class Watch:
         self.job, self.label, self.progress = job, label, progress
         self.path = place.join(job.output, journal.METRICS)
         self.loggers = loggers_of(job)
+        self.logs: dict[int, str] = {}
+        """Ends of the logs of workers that failed, by rank."""
         self.total: int | None = None
         self.started = False
 
@@ -37,6 +39,8 @@ class Watch:
         for row in rows:
             if "began_at" in row:
                 self._begin(row["began_at"], row.get("workers"))
+            elif "failed" in row:
+                self.logs[row["failed"]] = row["log"]
             elif "warning" in row:
                 self.warn(row["warning"])
             else:
@@ -53,6 +57,7 @@ class Watch:
 
     def _begin(self, step: int, workers: int | None) -> None:
         """A run that resumes tells again what came after its checkpoint."""
+        self.logs.clear()
         if place.exists(self.path):
             journal.rewrite(self.path, [r for r in journal.read(self.path) if float(str(r["step"])) <= step])
         self._each(lambda logger: logger.begin(step))
@@ -82,7 +87,7 @@ class Watch:
                 self._show("finished" if error is None else "failed" if failed else "stopped")
             if failed:
                 folder.begin(self.job.output, self.job)  # so that there is a file to go on with
-                page = failure.leave(self.job.output, failed)
+                page = failure.leave(self.job.output, failed, self.logs)
                 self.progress.note(f"! {self.label}: what went wrong, and how to go on: {page}")
             elif self.started and not isinstance(error, (Exception, type(None))):  # torn off, by a second Ctrl-C
                 go_on = folder.command(self.job.output)

@@ -11,9 +11,11 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import get_device
+from ray.train.v2._internal.logging.logging import get_train_application_worker_log_path
 
 from llmray.job.training import Scale
 from llmray.training.attempt import Attempt, Outcome, Seat, Work, within_memory
+from llmray.training.failure import end_of
 from llmray.training.stopping import flag
 
 NOTICE_EVERY_S = 2.0
@@ -25,8 +27,13 @@ def learn(config: dict[str, Any]) -> Outcome:
     context = ray.train.get_context()
     seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
     work, held_out = ray.get(config["told"])
-    with within_memory(seat, work.job.train):
-        return _seated(seat, work, held_out, config)
+    try:
+        with within_memory(seat, work.job.train):
+            return _seated(seat, work, held_out, config)
+    except Exception:
+        if config["keep"] and (log := get_train_application_worker_log_path()):
+            ray.get(config["journal"].tell.remote({"failed": seat.rank, "log": end_of(log)}))
+        raise
 
 
 def _seated(seat: Seat, work: Work, held_out: list[Any] | None, config: dict[str, Any]) -> Outcome:

@@ -103,7 +103,7 @@ def test_checkpoints_of_another_job_are_refused_by_key(whole: Path, tmp_path: Pa
     shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(StoreError, match=r"step-00000012: was saved by another job:\n  train\.batch_size: 8 there, 4"):
         trained(tmp_path, "train.batch_size=4")
-    assert failure(tmp_path)["kind"] == "storage"
+    assert failure(tmp_path)["kind"] == "another job"
 
 
 def test_a_checkpoint_says_what_it_is(whole: Path) -> None:
@@ -153,6 +153,16 @@ def test_divergence_is_told_and_forgotten_once_a_run_ends_well(tmp_path: Path) -
     shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
     trained(tmp_path)
     assert not list(tmp_path.glob("failure.*"))
+
+
+@pytest.mark.slow
+def test_divergence_on_workers_is_told_with_the_end_of_a_log(tmp_path: Path) -> None:
+    """The job says that a run may go on three times; an error of ours ends it at once."""
+    with pytest.raises(DivergedError):
+        trained(tmp_path, "train.learning_rate=1e6", "train.clip_norm=null", "scale={workers: 2, max_failures: 3}")
+    told = failure(tmp_path)
+    assert (told["kind"], told["worker"] in (0, 1)) == ("diverged", True)
+    assert told["log"]
 
 
 def test_a_wrong_row_is_named(tmp_path: Path) -> None:
