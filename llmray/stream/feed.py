@@ -98,6 +98,20 @@ class Feed:
         """Rows of all portions together."""
         return sum(order.rows for order in self._orders)
 
+    def written(self, start: int, stop: int) -> dict[str, list[int]]:
+        """Which rows of which files, from 1 on, lie at these positions."""
+        found: dict[str, list[int]] = {}
+        windows: dict[int, Window] = {}
+        positions = np.arange(start, stop)
+        for position, source in zip(positions.tolist(), self._mixture.sources(positions).tolist(), strict=True):
+            at = self._mixture.before(source, position)
+            if source not in windows or at >= windows[source].stop:
+                windows[source] = self._orders[source].window(at)
+            window = windows[source]
+            path, row = self._groups[source].written(window.groups, int(window.rows[at - window.start]))
+            found.setdefault(path, []).append(row)
+        return found
+
     def __iter__(self) -> Iterator[Columns]:
         names = list(self._groups[0].columns)
         pool = ThreadPoolExecutor(1, "feed")

@@ -61,6 +61,14 @@ class Groups:
         for found, (group, footer) in zip(places, spans, strict=True):
             yield _table(*found, held[group], held[footer])
 
+    def written(self, numbers: Ints, row: int) -> tuple[str, int]:
+        """The file that holds a row of these groups, laid end to end, and which row of the file it is, from 1 on."""
+        ends = np.cumsum(self.rows[numbers])
+        at = int(np.searchsorted(ends, row, side="right"))
+        path, file, number = self._place(int(numbers[at]))
+        end = sum(group["rows"] for group in file["groups"][: number + 1])
+        return path, end - int(ends[at] - row) + 1
+
     def _place(self, number: int) -> tuple[str, dict[str, Any], int]:
         """Path of a group's file, the file's line of the manifest, and the group's number in it."""
         at = int(np.searchsorted(self._ends, number, side="right"))

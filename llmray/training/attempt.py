@@ -45,6 +45,8 @@ OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE
 """How torch says it, of a GPU and of a CPU."""
 HELD_OUT_BYTES = 256 << 20
 """Validation batches that a worker keeps in memory; more are streamed anew for every validation."""
+MOST_ROWS = 128
+"""Rows of a batch whose places an error tells."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Attempt:
             on_checkpoint=self._checkpoint if self.saver else None,
             should_save=lambda: not self.prepared and forewarned(),
             should_stop=should_stop,
+            batch_of=self._batch_of,
         ):
             if "eval_loss" in row:
                 self.validated_step = int(row["step"])
@@ -187,6 +190,16 @@ class Attempt:
         if self.work.portions:
             return map(self.work.task.collate, self._feed(self.start_step))
         return batches(self.shards["train"], self.work.task, share, skip=self.start_step * self.train.accumulate)
+
+    def _batch_of(self, step: int) -> str:
+        """Where the rows that all workers together learn from in a step are."""
+        stop = step * self.train.batch_size
+        start = stop - self.train.batch_size
+        if not self.work.portions:
+            return f"rows {start + 1} to {stop} of data.train as they were streamed, all passes counted"
+        files = self._feed(0).written(start, min(stop, start + MOST_ROWS))
+        told = "; ".join(f"{path}, rows {', '.join(map(str, sorted(rows)))}" for path, rows in files.items())
+        return told + (f"; and {self.train.batch_size - MOST_ROWS} more" if self.train.batch_size > MOST_ROWS else "")
 
     @cached_property
     def _order(self) -> str | None:

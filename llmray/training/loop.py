@@ -29,7 +29,7 @@ FIRST_SCALE = 16.0
 
 
 class DivergedError(LlmrayError):
-    """The gradient is no longer a number; more steps cannot mend it."""
+    """Loss or gradient is no longer a number; more steps cannot mend it."""
 
 
 def fit(
@@ -49,6 +49,7 @@ def fit(
     on_checkpoint: Callable[[int], None] | None = None,
     should_save: Callable[[], bool] = never,
     should_stop: Callable[[], bool] = never,
+    batch_of: Callable[[int], str] | None = None,
 ) -> Iterator[Row]:
     """Take the steps from `start_step` to `total_steps`, yielding a row at each log and each validation.
 
@@ -56,13 +57,15 @@ def fit(
     batches, `train.accumulate` a step; when one of them `should_stop`, all save and end after the same step; when one
     `should_save`, all save.  Workers that step `alone` add up nothing but their log rows; to ask them all at once is up
     to `should_stop`.  `unlogged` holds the sums of steps since the last row, to begin with and from then on, `scaler`
-    what `loss_scale` gives.
+    what `loss_scale` gives; `batch_of` tells where in the data a step's batch is.
+
+    Raises `DivergedError` at the next row or checkpoint after a step whose loss or gradient is no number.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
     weights = [p for p in learner.parameters() if p.requires_grad]
     scaler = scaler or loss_scale(train, device)
     together = 1 if alone else world
-    meter = Meter(device, world, alone, unlogged)
+    meter, broken = Meter(device, world, alone, unlogged), Broken(device)
     learner.train()
     for step in range(start_step, total_steps):
         for group in optimizer.param_groups:
@@ -87,14 +90,16 @@ def fit(
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         meter.add(sums[:3])
+        if scaler.is_enabled():  # a gradient beyond fp16 is no divergence, a loss that is no number is
+            grad_norm = torch.where(torch.isfinite(sums[0]), grad_norm.nan_to_num(posinf=0.0, nan=0.0), sums[0])
 
         done = step + 1
+        broken.add(done, sums[0] / sums[1].clamp(min=1), grad_norm)
         end, logs = done == total_steps, done % train.log_every == 0
         looks = logs or device.type == "cpu"  # it makes a GPU wait
         stop, save = (sums[3:] > 0).tolist() if looks else (False, False)
-        if scaler.is_enabled():  # a gradient beyond fp16 is no divergence, a loss that is no number is
-            grad_norm = torch.where(torch.isfinite(sums[0]), grad_norm.nan_to_num(posinf=0.0, nan=0.0), sums[0])
         if end or logs or stop:
+            broken.refuse(batch_of)
             yield meter.row(done, optimizer.param_groups[0]["lr"], grad_norm)
         if evaluate and (end or (train.eval_every and done % train.eval_every == 0)):
             row = {"step": done, **evaluate()}
@@ -103,7 +108,7 @@ def fit(
             stop = stop or out_of_patience(row, train)
         save = save or end or stop or bool(train.checkpoint_every and done % train.checkpoint_every == 0)
         if on_checkpoint and save:
-            require_finite(grad_norm, done)
+            broken.refuse(batch_of)
             on_checkpoint(done)
         if stop:
             return
@@ -172,12 +177,30 @@ def tokens(batch: Tensors) -> int:
     return int(seen.sum() if seen is not None else (batch["labels"] != -100).sum())
 
 
-def require_finite(value: torch.Tensor, step: int) -> None:
-    """A weight that became infinite or NaN once stays so: training on is waste, and saving it is harm."""
-    if not torch.isfinite(value):
+class Broken:
+    """The first step whose loss or gradient was no number, kept where they are: to look makes a GPU wait.
+
+    A weight that became infinite or NaN once stays so: training on is waste, and saving it is harm.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.first = torch.zeros(3, dtype=torch.float64, device=device)
+        """Step (0: none), loss and gradient."""
+
+    def add(self, step: int, loss: torch.Tensor, gradient: torch.Tensor) -> None:
+        found = torch.stack([torch.full_like(loss, step), loss, gradient.to(loss)])
+        self.first = torch.where((self.first[0] > 0) | found.isfinite().all(), self.first, found)
+
+    def refuse(self, batch_of: Callable[[int], str] | None) -> None:
+        """Raise `DivergedError` if there was one."""
+        step, loss, gradient = self.first.tolist()
+        if not step:
+            return
+        batch = f"\nIts batch: {batch_of(int(step))}" if batch_of else ""
         raise DivergedError(
-            f"training diverged: at step {step} the gradient is {float(value)}; the last checkpoint before it is kept."
-            " Lower train.learning_rate, raise train.warmup_steps, or set train.clip_norm"
+            f"training diverged: at step {step:.0f} for the first time loss ({loss:g}) or gradient ({gradient:g}) is no"
+            " number; the last checkpoint before it is kept. Lower train.learning_rate, raise train.warmup_steps, or"
+            f" set train.clip_norm{batch}"
         )
 
 
@@ -199,7 +222,6 @@ class Meter:
         self.sums += sums
 
     def row(self, step: int, learning_rate: float, grad_norm: torch.Tensor) -> Row:
-        require_finite(grad_norm, step)
         if self.alone and self.world > 1:
             dist.all_reduce(self.sums)
         loss, targets, read = self.sums.tolist()

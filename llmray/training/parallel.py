@@ -25,7 +25,8 @@ Batch = TypeVar("Batch")
 
 
 class Learner(nn.Module):
-    """A model under its task's loss: called with a batch, it gives the summed loss and the number of targets.
+    """A model under its task's loss: called with a batch, it gives the summed loss and the number of targets, of which
+    there may be none.
 
     It is what workers split, so that a loss may use weights of the model directly.
     """
@@ -36,7 +37,8 @@ class Learner(nn.Module):
         self.task = task
 
     def forward(self, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.task.loss(self.model, batch)
+        loss, targets = self.task.loss(self.model, batch)
+        return torch.where(targets > 0, loss, 0.0), targets  # a mean over none, which some models give, is no number
 
 
 def replicated(learner: nn.Module, device: torch.device) -> nn.Module:

@@ -148,6 +148,7 @@ def test_divergence_is_told_and_forgotten_once_a_run_ends_well(tmp_path: Path) -
     told = failure(tmp_path)
     assert told["kind"] == "diverged"
     assert "at step" in told["message"]
+    assert "\nIts batch: rows " in told["message"]
     assert told["go_on"] == f"llmray train {tmp_path}/job.yaml"
     assert told["rows"]
     shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from llmray.corpus.tokenizer import train
@@ -128,6 +129,17 @@ def test_a_mixture_keeps_its_weights_and_each_source_its_epochs(tmp_path):
     assert batches(small, large, rows=8, count=5, start=15 * 8) == found[15:]
     halves = [batches(small, large, rows=4, count=20, rank=rank, world=2) for rank in range(2)]
     assert [one + other for one, other in zip(*halves, strict=True)] == found
+
+
+def test_the_files_of_any_batch_are_found_and_the_rows_in_them(tmp_path, monkeypatch):
+    """Two epochs of a mixture of stores whose files have several row groups."""
+    monkeypatch.setattr("llmray.stream.blocks.GROUP_ROWS", 4)
+    one, other = (stored(str(tmp_path / name), [10, 3, 6], first) for name, first in (("a", 0), ("b", 100)))
+    mixture = (Portion(one.stores, 1.0), Portion(other.stores, 2.0))
+    for number, batch in enumerate(batches(*mixture, rows=7, count=10)):
+        found = Feed(mixture, 7).written(7 * number, 7 * number + 7)
+        read = [pq.read_table(path)["start"][row - 1].as_py() for path, rows in found.items() for row in rows]
+        assert sorted(read) == sorted(batch)
 
 
 def test_stores_of_one_part_are_read_as_one(tmp_path):

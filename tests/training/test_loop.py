@@ -131,6 +131,65 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved() -> None:
     assert saved == []
 
 
+def torn(at: int) -> Iterator[Tensors]:
+    """The corpus again and again, with numbers that are none in the given batch, counted from 1."""
+    for number, batch in enumerate(parts(16), 1):
+        yield batch | {"factor": torch.tensor(math.nan if number == at else 1.0)}
+
+
+class Factored(NextWord):
+    def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, targets = super().loss(model, batch)
+        return loss * batch["factor"], targets
+
+
+@pytest.mark.parametrize("keys", [{}, {"checkpoint_every": 5}])
+def test_the_first_step_that_broke_is_named_with_its_batch_however_late_it_is_seen(keys: dict[str, int]) -> None:
+    train = Train(batch_size=ROWS, learning_rate=0.1, precision="fp32", log_every=10, **keys)
+    model, seen, saved = model_of(), list[Row](), list[int]()
+    learner = Learner(model, Factored())  # type: ignore[arg-type]
+    how: dict[str, Any] = {"batch_of": lambda step: f"that of {step}", "on_checkpoint": saved.append}
+    with pytest.raises(DivergedError, match=r"at step 3 for the first time loss \(nan\).*\nIts batch: that of 3$"):
+        seen.extend(fit(learner, torn(3), train, 30, optimizer=optimizer(model, train), **how))
+    assert (seen, saved) == ([], [])
+
+
+class Ruled(NextWord):
+    """A loss that is infinite while its gradient is none, as of a word that a model has ruled out."""
+
+    def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, targets = super().loss(model, batch)
+        return loss + math.inf, targets
+
+
+def test_a_loss_without_end_is_refused_though_its_gradient_is_a_number() -> None:
+    train, model = Train(batch_size=ROWS, precision="fp32", log_every=1), model_of()
+    learner = Learner(model, Ruled())  # type: ignore[arg-type]
+    with pytest.raises(DivergedError, match=r"step 1 .*loss \(inf\) or gradient \(\d"):
+        list(fit(learner, parts(16), train, 3, optimizer=optimizer(model, train)))
+
+
+class Averaging(NextWord):
+    """A summed loss as in `transformers`: a mean, which over no targets is no number, times their count."""
+
+    def loss(self, model: torch.nn.Module, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = torch.nn.functional.cross_entropy(model(batch["input_ids"]).flatten(0, 1), batch["labels"].flatten())
+        targets = (batch["labels"] != -100).sum()
+        return loss * targets, targets
+
+
+def test_a_batch_without_targets_counts_for_nothing() -> None:
+    bare = corpus() | {"labels": torch.full((ROWS, 8), -100)}
+    train, model = Train(batch_size=2 * ROWS, accumulate=2, precision="fp32", log_every=1), model_of()
+    learner = Learner(model, Averaging())  # type: ignore[arg-type]
+    (row,) = fit(learner, iter([bare, corpus()]), train, 1, optimizer=optimizer(model, train))
+    _, (wanted,) = trained(16, steps=1)
+    assert row["loss"] == pytest.approx(wanted["loss"])
+    assert row["grad_norm"] == pytest.approx(wanted["grad_norm"])
+    found = mean_loss(learner, [bare, corpus()], train, torch.device("cpu"))
+    assert math.isfinite(found["eval_loss"])
+
+
 def test_mean_loss_weighs_every_target_alike() -> None:
     model = model_of()
     with torch.no_grad():
