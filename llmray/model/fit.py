@@ -70,6 +70,18 @@ def require_task(reference: str, config: PreTrainedConfig, auto: Any, task: Task
         raise ModelError(f"{reference}: brings no image processor (preprocessor_config.json), so it sees no pictures")
 
 
+def require_learnable(reference: str, config: PreTrainedConfig) -> None:
+    """Refuse weights that are too coarse for a step of learning to change them."""
+    if quantized := getattr(config, "quantization_config", None):
+        told = quantized if isinstance(quantized, dict) else quantized.to_dict()
+        method = told.get("quant_method", "says config.json")
+        raise ModelError(
+            f"{reference}: its weights are quantized ({method}), so they cannot be learned; give the model that they"
+            " were made from, or turn them back once:"
+            " `AutoModel….from_pretrained(folder).dequantize().save_pretrained(new_folder)`"
+        )
+
+
 def require_size(reference: str, config: PreTrainedConfig, task: Task) -> None:
     """Refuse a tokenizer with more tokens than the model's vocabulary, and a task longer than its positions."""
     text = config.get_text_config(decoder=True)

@@ -120,9 +120,9 @@ def build(
 
 
 def require_fit(model: Model, task: Task) -> None:
-    """Refuse, without building it, a model that cannot do the task.  Raises `ModelError`, `JobError`."""
+    """Refuse, without building it, a model that cannot learn the task.  Raises `ModelError`, `JobError`."""
     if not model.from_.startswith(NEW):  # which is made to measure
-        configured(model, task)
+        fit.require_learnable(model.from_, configured(model, task))
 
 
 def configured(model: Model, task: Task) -> Any:

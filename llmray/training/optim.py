@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmray.job.errors import ModelError
 from llmray.job.training import Train
 
 BETAS = (0.9, 0.98)
@@ -20,8 +21,16 @@ DECAY_FACTOR, DECAY_SHARE = 0.1, 0.2
 
 
 def optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """The job's optimiser; it decays matrices and leaves biases and norms (one-dimensional weights) alone."""
+    """The job's optimiser; it decays matrices and leaves biases and norms (one-dimensional weights) alone.
+
+    Raises `ModelError` where no weight is to be learned.
+    """
     learned = [p for p in model.parameters() if p.requires_grad]
+    if not learned:
+        raise ModelError(
+            "model.from: all weights of this model are frozen, so there is nothing to learn; give a model with weights"
+            " that require gradients, or set train.lora, which adds some"
+        )
     rate, momentum = train.learning_rate, train.momentum
     match train.optimizer:
         case "adamw":
@@ -36,14 +45,14 @@ def optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
         case "muon":
             inner = block_matrices(model)
             others = [p for p in learned if all(p is not matrix for matrix in inner)]
-            muon = torch.optim.Muon(
-                inner,
-                lr=rate,
-                weight_decay=train.weight_decay,
-                momentum=MUON_MOMENTUM if momentum is None else momentum,
-                adjust_lr_fn="match_rms_adamw",
-            )
-            return Joined(muon, torch.optim.AdamW(_groups(others, train), lr=rate, betas=BETAS, fused=True))
+            parts: list[torch.optim.Optimizer] = []
+            if inner:
+                momentum = MUON_MOMENTUM if momentum is None else momentum
+                decay, adjust = train.weight_decay, "match_rms_adamw"
+                parts.append(torch.optim.Muon(inner, rate, decay, momentum, adjust_lr_fn=adjust))
+            if others:  # of LoRA there are none
+                parts.append(torch.optim.AdamW(_groups(others, train), lr=rate, betas=BETAS, fused=True))
+            return Joined(*parts)
 
 
 def _groups(weights: list[nn.Parameter], train: Train) -> list[dict[str, Any]]:
@@ -70,7 +79,7 @@ def block_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Joined(torch.optim.Optimizer):
-    """Two optimisers of one model's weights as one."""
+    """Optimisers of one model's weights as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from llmray.job.errors import JobError, ModelError
+from llmray.job.load import load
 from llmray.job.schema import Endpoint, Model
 from llmray.model.load import build, processor
 from llmray.model.predict import Predictor
 from llmray.tasks import make
 from llmray.tasks.base import Request
+from llmray.training.plan import plan
 from serve import replica
 
 
@@ -125,6 +127,13 @@ def test_code_in_a_model_folder_runs_where_the_job_says_so(saved: Any, spoiled: 
     endpoint = Endpoint.model_validate({"model": folder, "task": {"name": "qa"}, "trust_remote_code": True})
     answers = Predictor.load(saved("qa", "bert"), device="cpu").predict(asked)
     assert replica.load(endpoint, folder).predict(asked) == answers
+
+
+def test_quantized_weights_are_not_trained_and_no_worker_starts(spoiled: Any) -> None:
+    folder = spoiled(config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))
+    job = {"task": "qa", "model": {"from": folder}, "data": {"train": "a.json"}, "train": {"steps": 1}}
+    with pytest.raises(ModelError, match=r"quantized \(bitsandbytes\).*give the model that they were made from"):
+        plan(load(job))
 
 
 def test_a_head_that_was_never_trained_does_not_answer(saved: Any, spoiled: Any, options: Any) -> None:

@@ -40,6 +40,18 @@ def test_only_additions_are_learned_and_merge_into_the_same_answers() -> None:
     assert torch.equal(merged.transformer.wte.weight, before.transformer.wte.weight)
 
 
+def test_muon_learns_additions_though_there_is_nothing_else_to_learn() -> None:
+    model = writer()
+    adapted(model, LoRA(rank=2))
+    chosen = optimizer(model, Train(optimizer="muon", learning_rate=0.05))
+    before = model(IDS, labels=IDS).loss.item()
+    for _ in range(3):
+        model(IDS, labels=IDS).loss.backward()
+        chosen.step()
+        chosen.zero_grad()
+    assert model(IDS, labels=IDS).loss.item() < before
+
+
 def test_a_head_that_may_be_new_is_learned_whole() -> None:
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     model: Any = BertForQuestionAnswering(BertConfig(vocab_size=13, **size))  # type: ignore[arg-type]

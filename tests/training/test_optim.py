@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForQuestionAnswering, GPT2Config, GPT2LMHeadModel
 
+from llmray.job.errors import ModelError
 from llmray.job.training import Train
 from llmray.training.optim import block_matrices, optimizer, schedule
 
@@ -68,6 +69,13 @@ def test_frozen_weights_are_left_out() -> None:
     model = torch.nn.Linear(3, 4)
     model.bias.requires_grad_(False)
     assert [len(group["params"]) for group in optimizer(model, Train()).param_groups] == [1]
+
+
+def test_a_model_without_a_weight_to_learn_is_refused() -> None:
+    for name in ("adamw", "adam", "sgd", "adafactor", "muon"):
+        train = Train.model_validate({"optimizer": name})
+        with pytest.raises(ModelError, match=r"all weights .* are frozen.*; give a model .*, or set train\.lora"):
+            optimizer(torch.nn.Linear(3, 4).requires_grad_(False), train)
 
 
 def stepped(slope: float, steps: int = 1, **keys: Any) -> torch.Tensor:
