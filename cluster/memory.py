@@ -6,7 +6,7 @@ its way back is Korthikanti et al.'s count (https://arxiv.org/abs/2205.05198) fo
 
 from cluster.shape import Shape
 from llmray.job.schema import Job
-from llmray.job.training import Train
+from llmray.job.training import CHUNKED, Train
 from llmray.tasks.causal_lm import COMPILED_CHUNKED_FROM_BYTES
 
 GIB = 2**30
@@ -51,5 +51,5 @@ def _passing(job: Job, shape: Shape) -> float:
     else:
         kept = layer * KEPT_BYTES * shape.layers
     scores = 3 * 4.0 * tokens * shape.vocabulary if job.task and job.task.name in SCORED else 0.0
-    chunked = job.task and job.task.name == "causal_lm" and train.chunked_loss
+    chunked = job.task and job.task.name in CHUNKED and train.chunked_loss
     return kept + (min(scores, 3.0 * COMPILED_CHUNKED_FROM_BYTES) if chunked else scores)

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from llmray.job.data import Data
 from llmray.job.section import Section
 from llmray.job.task import LANGUAGE, TaskOptions
-from llmray.job.training import Scale, Train
+from llmray.job.training import CHUNKED, Scale, Train
 
 EngineName = Literal["auto", "torch", "ctranslate2", "onnx"]
 
@@ -259,8 +259,8 @@ class Job(Section):
 
     @model_validator(mode="after")
     def loss_suits_the_task(self) -> "Job":
-        if self.task and self.train.chunked_loss is True and self.task.name != "causal_lm":
-            raise ValueError(f"train.chunked_loss: is for causal_lm, not for {self.task.name}; remove it")
+        if self.task and self.train.chunked_loss is True and self.task.name not in CHUNKED:
+            raise ValueError(f"train.chunked_loss: is for {' and '.join(CHUNKED)}, not for {self.task.name}; remove it")
         if self.task and self.train.label_smoothing and self.task.name == "qa":
             raise ValueError("train.label_smoothing: qa learns where an answer is, and has no classes; remove it")
         return self

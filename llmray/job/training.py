@@ -22,6 +22,10 @@ class LoRA(Section):
     """Names of the matrices that get additions, as `q_proj`; null: all in the model's blocks."""
 
 
+CHUNKED = ("causal_lm", "chat")
+"""Tasks whose loss can be taken in chunks."""
+
+
 class Train(Section):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps. Give this or `epochs`."""
@@ -60,9 +64,9 @@ class Train(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each target that is spread over all classes alike; validation does without."""
     chunked_loss: bool | Literal["auto"] = "auto"
-    """`causal_lm`: take loss and gradient of some tokens at a time, so that no worker ever holds the scores of all
-    words at all places; auto: where those would take more than 16 MiB (1 GiB in a compiled model, where taking them
-    whole is faster)."""
+    """`causal_lm` and `chat`: take loss and gradient of some tokens at a time, so that no worker ever holds the scores
+    of all words at all places; auto: where those would take more than 16 MiB (1 GiB in a compiled model, where taking
+    them whole is faster)."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """bf16: products in bfloat16 (autocast), weights and optimiser in fp32; auto: bf16 where every worker's hardware
     multiplies it, else fp32 (a processor that must emulate it is two hundred times slower). On GPUs only: tf32,

@@ -1,5 +1,7 @@
 """The estimate of a worker's memory, against what real models, optimisers and passes hold."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -35,6 +37,13 @@ def test_what_a_pass_keeps_by_hand() -> None:
     assert _passing(job("train.accumulate=4"), ONE) == _passing(job(), ONE) / 4
     kept = 4 * 800 * 100 * 10 + 68 * 800 * 100  # what stands between blocks, and one block in full
     assert _passing(job("train.activation_checkpointing=true"), ONE) == kept + 12 * 800 * 1000
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "chat"])
+def test_a_loss_in_chunks_never_holds_all_scores(task: str) -> None:
+    wide = replace(ONE, vocabulary=10**7)
+    whole, chunked = (_passing(job(f"task={task}", f"train.chunked_loss={how}"), wide) for how in ("false", "auto"))
+    assert whole - chunked > 60e9
 
 
 def test_against_a_real_model_in_training() -> None:

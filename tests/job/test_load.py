@@ -100,7 +100,7 @@ def test_key_within_a_list(job_file):
             " multiple of 24",
         ),
         ({"task": "qa", "train": {"label_smoothing": 0.1}}, "train.label_smoothing: qa learns where an answer is"),
-        ({"task": "qa", "train": {"chunked_loss": True}}, "train.chunked_loss: is for causal_lm, not for qa"),
+        ({"task": "qa", "train": {"chunked_loss": True}}, "train.chunked_loss: is for causal_lm and chat, not"),
         ({"train": {"final_model": "best"}}, "final_model: best needs keep_best: true"),
         ({"train": {"keep_best": True, "checkpoint_every": 6, "eval_every": 4}}, "(6) must be a multiple of eval_"),
         ({"train": {"keep_best": True, "checkpoint_every": 6}}, "must be a multiple of eval_every (None)"),
@@ -118,6 +118,11 @@ def test_key_within_a_list(job_file):
 )
 def test_impossible_combinations(tree, words):
     assert words in complaint(tree)
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "chat"])
+def test_a_loss_in_chunks_is_for_all_that_writes_words_one_after_another(task):
+    assert load({"task": task, "train": {"chunked_loss": True}}).train.chunked_loss is True
 
 
 def test_required_key_inside_a_section(job_file):

@@ -119,8 +119,10 @@ def test_what_is_too_long_is_cut_and_counted() -> None:
     assert task.baseline(rows, rows)["cut"] == 50
 
 
-def test_measured_losses_are_those_of_training() -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_measured_losses_are_those_of_training(chunked: bool) -> None:
     task = made()
+    task.chunked_loss = chunked
     torch.manual_seed(0)
     model = build(Model.model_validate({"from": "new:llama-tiny"}), task).eval()
     rows = {"messages": [TALK, TALK[1:3]]}
