@@ -33,7 +33,7 @@ check: $(VENV)/.installed-dev
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.installed-dev
-	set -e; for script in benchmarks/*.py; do $(PY) "$$script"; done
+	set -e; for script in $$(grep -l __main__ benchmarks/*.py); do $(PY) "$$script"; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
