@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from urllib.parse import unquote
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -137,11 +138,14 @@ class Client:
         reply = self._answer(Call("/qa", {"inputs": inputs, "parameters": {"top_k": top_k}}), _SPANS)
         return reply.of(reply.value if isinstance(reply.value, list) else [reply.value])
 
+    def routes(self) -> list[str]:
+        """All that is served, further models of a task below its own route."""
+        with self._sent(Call("/-/routes", b""), method="GET", timeout=PROBE_TIMEOUT_S) as response:
+            return [*self._parsed(_SERVED, response.read(), response)]
+
     def names(self, route: str) -> list[str]:
         """The models that share a route, that of the route itself first; none where one stands alone."""
-        with self._sent(Call("/-/routes", b""), method="GET", timeout=PROBE_TIMEOUT_S) as response:
-            served = self._parsed(_SERVED, response.read(), response)
-        others = [path.removeprefix(f"{route}/") for path in served if path.startswith(f"{route}/")]
+        others = [path.removeprefix(f"{route}/") for path in self.routes() if path.startswith(f"{route}/")]
         first = self.about(route).name if others else None
         return [*([first] if first else []), *others]
 
@@ -228,7 +232,7 @@ class Client:
 
 
 def _model(response: httpx.Response) -> Model:
-    return Model(response.headers.get("x-llmray-model", ""), response.headers.get("x-llmray-version", ""))
+    return Model(*(unquote(response.headers.get(f"x-llmray-{what}", "")) for what in ("model", "version")))
 
 
 def _address(base_url: str) -> httpx.URL:

@@ -8,7 +8,7 @@ from ui import tab, view
 from ui.client import About, Client
 from ui.trouble import EndpointError
 
-ROUTES = ("/qa", "/translate", "/caption", "/classify", "/generate", "/chat", "/fill-mask")
+AT_ONCE = 8
 BLANK = "The models behind the endpoints appear here."
 
 
@@ -19,15 +19,19 @@ def build(place: tab.Place) -> None:
 
 
 def _table(client: Client) -> str:
-    with ThreadPoolExecutor(len(ROUTES)) as pool:
-        found = dict(zip(ROUTES, pool.map(lambda route: _about(client, route), ROUTES), strict=True))
-    troubles = [one for one in found.values() if isinstance(one, EndpointError)]
-    if len(troubles) == len(found):
-        return view.trouble(troubles[0])
-    return view.models({route: one for route, one in found.items() if _is_served(one)})
+    try:
+        routes = sorted(client.routes())
+    except EndpointError as error:
+        return view.trouble(error)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = dict(zip(routes, pool.map(lambda route: _about(client, route), routes), strict=True))
+    models = {route: one for route, one in found.items() if _is_model(one)}
+    troubles = [one for one in models.values() if isinstance(one, EndpointError)]
+    return view.trouble(troubles[0]) if troubles and len(troubles) == len(models) else view.models(models)
 
 
-def _is_served(found: About | EndpointError) -> bool:
+def _is_model(found: About | EndpointError) -> bool:
+    """`/v1` passes on to the others."""
     return isinstance(found, About) or found.kind != "absent"
 
 

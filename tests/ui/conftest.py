@@ -24,6 +24,7 @@ class Endpoints:
         app.add_api_route("/-/routes", self._routes, methods=["GET"])
         app.add_api_route("/{route}/healthz", self._health, methods=["GET"])
         app.add_api_route("/{route}/info", self._info, methods=["GET"])
+        app.add_api_route("/{route}/{name}/info", self._info, methods=["GET"])
         app.add_api_route("/{route}", self._answer, methods=["POST"])
         app.add_api_route("/{route}/{name}", self._answer, methods=["POST"])
         self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
@@ -58,7 +59,8 @@ class Endpoints:
 
     def _routes(self) -> dict[str, str]:
         names = ["", *(f"/{name}" for name in self.translators[1:])]
-        return {f"/translate{name}": f"translation{name}" for name in names} | {"/qa": "qa"}
+        others = {"/qa": "qa", "/caption": "captioning", "/generate": "causal_lm", "/v1": "openai"}
+        return {f"/translate{name}": f"translation{name}" for name in names} | others
 
     def _health(self, route: str) -> Response:
         if self.trouble.get(f"/{route}") == "absent":

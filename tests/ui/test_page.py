@@ -123,10 +123,11 @@ def test_a_translator_is_chosen_among_several_and_turned_round(visit, endpoints)
 
 
 def test_models_are_listed_with_their_scores(visit, endpoints):
-    endpoints.trouble = {"/caption": "absent"}
+    endpoints.trouble, endpoints.translators = {"/caption": "absent"}, ["en-de", "de-en"]
     page = visit()
     go(page, "Models")
-    expect(page.locator("#models-table tbody tr")).to_have_count(3)
+    served = ["/generate", "/qa", "/translate", "/translate/de-en"]
+    expect(page.locator("#models-table tbody td:first-child")).to_have_text(served)
     expect(page.locator("#models-table")).to_contain_text("shapes-qa v3")
     expect(page.locator("#models-table")).to_contain_text("exact_match 95.25")
 
