@@ -286,10 +286,12 @@ def _save_for_ever(root: str, done: Connection) -> None:
         done.send(number)
 
 
-def test_kills_in_the_middle_of_saving_lose_nothing(tmp_path: Path) -> None:
-    """40 × SIGKILL: the newest checkpoint that counts is whole, and is the last that was said to be saved, or later."""
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_kills_in_the_middle_of_saving_lose_nothing(kills: int, tmp_path: Path) -> None:
+    """By SIGKILL: the newest checkpoint that counts is whole, and is the last that was said to be saved, or later."""
     forked, chance, torn = multiprocessing.get_context("fork"), random.Random(0), 0
-    for trial in range(40):
+    saved(tmp_path / "first", 1)  # what saving imports, each fork has then
+    for trial in range(kills):
         root = str(tmp_path / str(trial))
         here, there = forked.Pipe(duplex=False)
         saving = forked.Process(target=_save_for_ever, args=(root, there))
@@ -313,7 +315,7 @@ def test_kills_in_the_middle_of_saving_lose_nothing(tmp_path: Path) -> None:
         number, _ = load_state(found, model, optimizer(model, Train()))
         assert number >= acknowledged
         assert bool((model.weight == number).all())
-    assert torn, "no kill hit a save"
+    assert torn >= kills / 10, "too few kills hit a save"
 
 
 def test_the_manifest_is_json_that_people_can_read(tmp_path: Path) -> None:
