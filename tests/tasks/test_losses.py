@@ -6,12 +6,21 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
-from transformers import GPT2Config, GPT2LMHeadModel, ModernBertConfig, ModernBertForMaskedLM
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+)
 
 from llmray.job.errors import ModelError
 from llmray.tasks.base import Tensors
-from llmray.tasks.causal_lm import CausalLanguageModel
-from llmray.tasks.losses import chunked_cross_entropy, evenly
+from llmray.tasks.causal_lm import PLAIN_HEADS, CausalLanguageModel
+from llmray.tasks.losses import CHUNK, chunked_cross_entropy, evenly
 from llmray.tasks.masked_lm import MaskedLanguageModel
 
 
@@ -69,9 +78,34 @@ def test_evenly_is_the_cross_entropy_against_every_class_alike() -> None:
     assert evenly(logits[0, 1:], labels).item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2, abs=1e-6)
 
 
-def gpt2() -> Any:
+class Largest(TorchDispatchMode):
+    """Knows the size of the largest tensor that was made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_in_chunks_the_scores_of_all_places_never_exist(chunked: bool) -> None:
+    """2,100 targets of 1,000 words, there and back: whole, all their scores are held at once."""
+    rows, words = 300, 1000
+    task = CausalLanguageModel(None, None, chunked_loss=chunked)  # type: ignore[arg-type]
+    ids = torch.randint(0, words, (rows, 8), generator=torch.Generator().manual_seed(0))
+    with Largest() as largest:
+        loss, _ = task.loss(gpt2(words).train(), {"input_ids": ids, "labels": ids})
+        loss.backward()
+    assert (largest.numbers == CHUNK * words) if chunked else (largest.numbers >= rows * 7 * words)
+
+
+def gpt2(words: int = 13) -> Any:
     torch.manual_seed(0)
-    size = {"vocab_size": 13, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    size = {"vocab_size": words, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
     return GPT2LMHeadModel(GPT2Config(**size, loss_type="ForCausalLM", embd_pdrop=0, resid_pdrop=0, attn_pdrop=0))
 
 
@@ -82,15 +116,28 @@ def blocks() -> Tensors:
     return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
 
 
+def tiny(kind: str) -> Any:
+    """A model of a kind with random weights, large enough for a cap on scores to show."""
+    torch.manual_seed(0)
+    layer = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    size = {"vocab_size": 13, "intermediate_size": 16, "max_position_embeddings": 16, "initializer_range": 1.0}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    no_dropout = {"embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0} if kind == "gpt2" else {}
+    config = AutoConfig.for_model(kind, loss_type="ForCausalLM", **layer, **size, **ends, **no_dropout)
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("kind", PLAIN_HEADS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_a_writer_learns_the_same_in_chunks(smoothing: float) -> None:
+def test_every_kind_that_is_trusted_to_learns_the_same_in_chunks(kind: str, smoothing: float) -> None:
     slopes = []
     for chunked in (False, True):
         task = CausalLanguageModel(None, None, label_smoothing=smoothing, chunked_loss=chunked)  # type: ignore[arg-type]
-        model = gpt2().train()
+        model = tiny(kind).train()
         loss, count = task.loss(model, blocks())
         loss.backward()
         assert count == 2 * 7 + 3
+        assert all(p.grad is not None for p in model.parameters())
         slopes.append([loss.detach(), *(p.grad for p in model.parameters())])
     for one, other in zip(*slopes, strict=True):
         assert torch.allclose(one, other, atol=1e-4)

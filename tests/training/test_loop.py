@@ -101,6 +101,23 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before() -> None:
     assert not close(loose, tight)
 
 
+@pytest.mark.parametrize("clip", [0.01, 1e3])
+def test_a_clipped_step_is_as_long_as_the_rate_times_the_limit(clip: float) -> None:
+    """Of plain gradient descent; a gradient below the limit is left as it is."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+    after, rows = trained(16, steps=1, clip_norm=clip, **plain)
+    way = [b - a.detach() for a, b in zip(model_of().parameters(), after, strict=True)]
+    assert torch.nn.utils.get_total_norm(way).item() == pytest.approx(0.1 * min(clip, rows[0]["grad_norm"]), rel=1e-3)
+
+
+def test_products_in_bf16_learn_nearly_the_same_and_weights_stay_whole() -> None:
+    (_, whole), (weights, half) = (trained(16, steps=30, precision=name) for name in ("fp32", "bf16"))
+    assert half[0]["loss"] != whole[0]["loss"]
+    assert half[0]["loss"] == pytest.approx(whole[0]["loss"], rel=1e-2)
+    assert half[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=1e-2)
+    assert {weight.dtype for weight in weights} == {torch.float32}
+
+
 def test_rows_come_when_they_are_due() -> None:
     train = Train(batch_size=ROWS, log_every=4, eval_every=3, checkpoint_every=5, precision="fp32")
     saved: list[int] = []

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForQuestionAnswering, GPT2Config, GPT2L
 
 from llmray.job.errors import ModelError
 from llmray.job.training import Train
-from llmray.training.optim import block_matrices, optimizer, schedule
+from llmray.training.optim import Joined, block_matrices, optimizer, schedule
 
 
 def test_linear_decay_after_warm_up() -> None:
@@ -76,6 +76,15 @@ def test_a_model_without_a_weight_to_learn_is_refused() -> None:
         train = Train.model_validate({"optimizer": name})
         with pytest.raises(ModelError, match=r"all weights .* are frozen.*; give a model .*, or set train\.lora"):
             optimizer(torch.nn.Linear(3, 4).requires_grad_(False), train)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "muon"])
+def test_adam_steps_in_one_pass_over_the_weights(name: str) -> None:
+    chosen = optimizer(writer(), Train.model_validate({"optimizer": name}))
+    *_, part = chosen.parts if isinstance(chosen, Joined) else (chosen,)
+    assert isinstance(part, torch.optim.Adam)
+    assert part.defaults["fused"]
+    assert part.defaults["decoupled_weight_decay"] == (name != "adam")
 
 
 def stepped(slope: float, steps: int = 1, **keys: Any) -> torch.Tensor:
