@@ -263,6 +263,8 @@ class Job(Section):
             raise ValueError(f"train.chunked_loss: is for {' and '.join(CHUNKED)}, not for {self.task.name}; remove it")
         if self.task and self.train.label_smoothing and self.task.name == "qa":
             raise ValueError("train.label_smoothing: qa learns where an answer is, and has no classes; remove it")
+        if self.train.label_smoothing and getattr(self.task, "regression", False):
+            raise ValueError("train.label_smoothing: task.regression learns numbers, and has no classes; remove one")
         return self
 
     @model_validator(mode="after")

@@ -101,6 +101,10 @@ def test_key_within_a_list(job_file):
         ),
         ({"task": "qa", "train": {"label_smoothing": 0.1}}, "train.label_smoothing: qa learns where an answer is"),
         ({"task": "qa", "train": {"chunked_loss": True}}, "train.chunked_loss: is for causal_lm and chat, not"),
+        (
+            {"task": {"name": "classification", "regression": True}, "train": {"label_smoothing": 0.1}},
+            "train.label_smoothing: task.regression learns numbers",
+        ),
         ({"train": {"final_model": "best"}}, "final_model: best needs keep_best: true"),
         ({"train": {"keep_best": True, "checkpoint_every": 6, "eval_every": 4}}, "(6) must be a multiple of eval_"),
         ({"train": {"keep_best": True, "checkpoint_every": 6}}, "must be a multiple of eval_every (None)"),

@@ -32,10 +32,10 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def asked(tokenizer):
-    """`asked(name, **options)` → a task and a random model for it."""
+    """`asked(name, preset, **options)` → a task and a random model for it."""
 
-    def make_one(name: str, **options):
-        preset = PRESET[name]
+    def make_one(name: str, preset: str | None = None, **options):
+        preset = preset or PRESET[name]
         pictures = presets.image_processor(preset) if name == "captioning" else None
         job = load({"task": {"name": name} | options, "model": {"from": f"new:{preset}"}})
         task = make(job.task, Processor(tokenizer, pictures))

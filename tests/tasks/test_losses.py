@@ -1,6 +1,7 @@
 """Losses in chunks and smoothed equal torch's own, in value and gradient."""
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from transformers import (
     ModernBertForMaskedLM,
 )
 
+from llmray.corpus import shapes
 from llmray.job.errors import ModelError
 from llmray.tasks.base import Tensors
 from llmray.tasks.causal_lm import PLAIN_HEADS, CausalLanguageModel
@@ -171,6 +173,29 @@ def test_an_encoder_that_scores_only_targets_is_smoothed_alike() -> None:
     wanted = cross_entropy(logits, batch["labels"].flatten(), reduction="sum", label_smoothing=0.2)
     model.sparse_prediction = True
     assert torch.allclose(task.loss(model, batch)[0], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "options"),
+    [
+        ("classification", "bert-tiny", {"labels": ["column", "corner", "row"]}),
+        ("classification", "gpt2-tiny", {"labels": ["column", "corner", "row"]}),
+        ("translation", "marian-tiny", {}),
+        ("translation", "t5-tiny", {}),
+        ("captioning", "vit-gpt2-tiny", {}),
+        ("masked_lm", "roberta-tiny", {"seq_len": 32}),
+    ],
+)
+def test_every_task_with_classes_is_smoothed(name: str, preset: str, options: dict[str, Any], asked: Any) -> None:
+    task, model = asked(name, preset, **options)
+    rows = list(shapes.records(task.record, 0, "train", 0, 6))
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])}
+    batch = task.collate(task.encode(columns))
+    task.label_smoothing = 0.2
+    for learns, smoothing in ((True, 0.2), (False, 0.0)):
+        logits, labels = model.train(learns)(**batch).logits.flatten(0, -2), batch["labels"].flatten()
+        wanted = cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+        assert torch.allclose(task.loss(model, batch)[0], wanted, rtol=1e-5)
 
 
 def test_chunks_are_taken_where_scores_would_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
