@@ -4,6 +4,7 @@ import copy
 import functools
 import multiprocessing
 import os
+import runpy
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from llmray.job.errors import DataError
@@ -348,3 +350,46 @@ def asked(rank: int) -> list[bool]:
 
 def test_the_wish_of_one_to_stop_is_heard_by_all_at_the_next_meeting(tmp_path: Path) -> None:
     assert workers(asked, 2, tmp_path) == [[False, True]] * 2
+
+
+class Moved(TorchDispatchMode):
+    """Counts the bytes that each of n workers sends where the others' parts come to it in a ring."""
+
+    sent = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            others = (dist.get_world_size() - 1) / dist.get_world_size()
+            match func.overloadpacket.__name__:
+                case "allreduce_":  # added up, then told
+                    self.sent += 2 * others * sum(tensor.nbytes for tensor in args[0])
+                case "_allgather_base_":
+                    self.sent += others * args[0].nbytes
+                case "_reduce_scatter_base_":
+                    self.sent += others * args[1].nbytes
+                case name:
+                    raise AssertionError(name)
+        return func(*args, **(kwargs or {}))
+
+
+def moved(rank: int, split: str) -> tuple[float, int]:
+    """Bytes a step, of 4, and weights."""
+    learner, train = learner_of(), train_of(log_every=4)
+    if split == "fsdp":
+        parallel.shard(learner, 2, CPU, half=True)
+    optim = optimizer(learner.model, train)
+    if split == "diloco":
+        optim = parallel.LocalSGD(optim, Meetings(inner_steps=2), 2)
+    split_learner = parallel.replicated(learner, CPU) if split == "ddp" else learner
+    with Moved() as counter:
+        batches = parts(own(rank, 2), 8)
+        list(fit(split_learner, batches, train, 4, optimizer=optim, world=2, alone=split == "diloco"))
+    return counter.sent / 4, sum(weight.numel() for weight in learner.parameters())
+
+
+@pytest.mark.parametrize(("split", "more"), [("ddp", ()), ("fsdp", ()), ("diloco", (2,))])
+def test_as_many_bytes_move_as_the_model_of_scaling_says(split: str, more: tuple[int, ...], tmp_path: Path) -> None:
+    """But for sums and flags, and the weights outside of blocks, which FSDP gathers once: less than 1 % here."""
+    scaling = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "scaling.py"))
+    for found, weights in workers(lambda rank: moved(rank, split), 2, tmp_path):
+        assert found == pytest.approx(scaling[f"{split}_bytes"](weights, 2, *more), rel=0.01)
