@@ -2,15 +2,11 @@
 
 import copy
 import functools
-import multiprocessing
-import os
 import runpy
-import socket
-import traceback
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -33,45 +29,14 @@ from llmray.training.checkpoint import load_state, save_state
 from llmray.training.loop import fit, mean_loss
 from llmray.training.optim import optimizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+Workers: TypeAlias = Callable[[Callable[[int], Any], int], list[Any]]
+
 CPU = torch.device("cpu")
 ROWS, LENGTH, WORDS = 16, 8, 13
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WHOLE = CausalLanguageModel(None, None, chunked_loss=False)  # type: ignore[arg-type]
 CHUNKED = CausalLanguageModel(None, None, chunked_loss=True)  # type: ignore[arg-type]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def workers(act: Callable[[int], Any], world: int, folder: Path) -> list[Any]:
-    """What `act(rank)` gives in each of some processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def work(rank: int) -> None:
-        try:
-            where = f"tcp://127.0.0.1:{port}"
-            dist.init_process_group("gloo", init_method=where, rank=rank, world_size=world)
-            torch.save(act(rank), folder / f"{rank}.pt")
-            dist.barrier()
-            os._exit(0)  # a fork of a process with threads cannot take them down in order
-        finally:
-            traceback.print_exc()
-            os._exit(1)
-
-    processes = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in range(world)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 
 def learner_of(task: CausalLanguageModel = WHOLE) -> parallel.Learner:
@@ -155,14 +120,14 @@ def test_accumulation_equals_the_whole_batch() -> None:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_ddp_workers_equal_one(accumulate: int, tmp_path: Path) -> None:
-    found = workers(lambda rank: ddp(rank, STEPS, train_of(accumulate=accumulate)), 2, tmp_path)
+def test_two_ddp_workers_equal_one(accumulate: int, workers: Workers) -> None:
+    found = workers(lambda rank: ddp(rank, STEPS, train_of(accumulate=accumulate)), 2)
     assert all(agree(each, unsplit()) for each in found)
 
 
 @pytest.mark.parametrize(("task", "accumulate"), [(WHOLE, 1), (WHOLE, 2), (CHUNKED, 1)])
-def test_two_fsdp_workers_equal_one(task: CausalLanguageModel, accumulate: int, tmp_path: Path) -> None:
-    found = workers(lambda rank: fsdp(rank, STEPS, train_of(accumulate=accumulate), task), 2, tmp_path)
+def test_two_fsdp_workers_equal_one(task: CausalLanguageModel, accumulate: int, workers: Workers) -> None:
+    found = workers(lambda rank: fsdp(rank, STEPS, train_of(accumulate=accumulate), task), 2)
     assert all(agree(each, unsplit()) for each in found)
 
 
@@ -228,8 +193,10 @@ def resumed_by_fsdp(rank: int, folder: Path, world: int) -> list[float]:
     return losses(fit(learner, batches, train, 20, optimizer=optim, world=world, start_step=step))
 
 
-def test_what_two_fsdp_workers_saved_is_what_one_would_and_goes_on_at_one_or_four(tmp_path: Path) -> None:
-    workers(lambda rank: saved_by_fsdp(rank, tmp_path / "saved"), 2, tmp_path)
+def test_what_two_fsdp_workers_saved_is_what_one_would_and_goes_on_at_one_or_four(
+    workers: Workers, tmp_path: Path
+) -> None:
+    workers(lambda rank: saved_by_fsdp(rank, tmp_path / "saved"), 2)
     saved = torch.load(tmp_path / "saved" / "state.pt")
     learner, train = learner_of(), train_of()
     optim = optimizer(learner, train)
@@ -248,7 +215,7 @@ def test_what_two_fsdp_workers_saved_is_what_one_would_and_goes_on_at_one_or_fou
     batches = islice(parts(slice(0, ROWS), ROWS), step, None)
     found = losses(fit(one, batches, train, 20, optimizer=optim, start_step=step))
     assert agree(found, unsplit()[10:20])
-    for each in workers(lambda rank: resumed_by_fsdp(rank, tmp_path / "saved", 4), 4, tmp_path):
+    for each in workers(lambda rank: resumed_by_fsdp(rank, tmp_path / "saved", 4), 4):
         assert agree(each, unsplit()[10:20])
 
 
@@ -258,8 +225,8 @@ def validated(rank: int, counts: tuple[int, ...]) -> float:
     return mean_loss(learner, mine, train_of(), CPU, world=2)["eval_loss"]
 
 
-def test_sharded_workers_validate_with_unequal_shares(tmp_path: Path) -> None:
-    found = workers(lambda rank: validated(rank, (3, 1)), 2, tmp_path)
+def test_sharded_workers_validate_with_unequal_shares(workers: Workers) -> None:
+    found = workers(lambda rank: validated(rank, (3, 1)), 2)
     batches = [*islice(parts(own(0, 2), 2), 3), *islice(parts(own(1, 2), 2), 1)]
     assert found == pytest.approx([mean_loss(learner_of(), batches, train_of(), CPU)["eval_loss"]] * 2, abs=1e-5)
 
@@ -270,7 +237,7 @@ def refused(rank: int) -> str:
     return str(caught.value)
 
 
-def test_a_sharded_worker_without_a_row_to_validate_is_named(tmp_path: Path) -> None:
+def test_a_sharded_worker_without_a_row_to_validate_is_named(workers: Workers) -> None:
     def act(rank: int) -> str:
         if rank == 1:
             return refused(rank)
@@ -278,7 +245,7 @@ def test_a_sharded_worker_without_a_row_to_validate_is_named(tmp_path: Path) -> 
         next(batches)
         return ""
 
-    assert "fewer rows than there are workers" in workers(act, 2, tmp_path)[1]
+    assert "fewer rows than there are workers" in workers(act, 2)[1]
 
 
 def local(rank: int, steps: int, train: Train, meetings: Meetings) -> tuple[list[float], list[torch.Tensor]]:
@@ -288,22 +255,22 @@ def local(rank: int, steps: int, train: Train, meetings: Meetings) -> tuple[list
     return found, [p.detach() for p in learner.parameters()]
 
 
-def test_meeting_after_every_plain_step_is_synchronous_training(tmp_path: Path) -> None:
+def test_meeting_after_every_plain_step_is_synchronous_training(workers: Workers) -> None:
     """SGD without momentum, outer steps of the whole mean way, and workers with equally many targets."""
     train = train_of(optimizer="sgd", momentum=0.0, learning_rate=0.1, clip_norm=None)
     meetings = Meetings(inner_steps=1, learning_rate=1.0, momentum=0.0)
-    found = workers(lambda rank: local(rank, STEPS, train, meetings), 2, tmp_path)
+    found = workers(lambda rank: local(rank, STEPS, train, meetings), 2)
     wanted = alone(STEPS, train, even=True)
     assert wanted[-1] < wanted[0] - 0.1
     for each, _ in found:
         assert agree(each, wanted)
 
 
-def test_workers_are_alone_between_meetings_and_one_after(tmp_path: Path) -> None:
+def test_workers_are_alone_between_meetings_and_one_after(workers: Workers) -> None:
     train, meetings = train_of(), Meetings(inner_steps=3, learning_rate=0.7, momentum=0.9)
-    (_, first), (_, second) = workers(lambda rank: local(rank, 5, train, meetings), 2, tmp_path)
+    (_, first), (_, second) = workers(lambda rank: local(rank, 5, train, meetings), 2)
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    (_, first), (_, second) = workers(lambda rank: local(rank, 6, train, meetings), 2, tmp_path)
+    (_, first), (_, second) = workers(lambda rank: local(rank, 6, train, meetings), 2)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -327,12 +294,12 @@ def outer(rank: int) -> list[float]:
     return [*seen, float(weight)]
 
 
-def test_the_outer_step_by_hand_and_after_a_resume(tmp_path: Path) -> None:
+def test_the_outer_step_by_hand_and_after_a_resume(workers: Workers) -> None:
     """Mean way 1.5; momentum 1.5, then 0.9 × 1.5 + 1.5 = 2.85; Nesterov steps of 0.7 × (1.5 + 0.9 × momentum)."""
     first = 1 - 0.7 * (1.5 + 0.9 * 1.5)
     second = first - 0.7 * (1.5 + 0.9 * 2.85)
     third = second - 0.7 * (1.5 + 0.9 * (0.9 * 2.85 + 1.5))
-    for found in workers(outer, 2, tmp_path):
+    for found in workers(outer, 2):
         assert found == pytest.approx([first, second, third, third, third], abs=1e-5)
 
 
@@ -348,8 +315,8 @@ def asked(rank: int) -> list[bool]:
     return seen
 
 
-def test_the_wish_of_one_to_stop_is_heard_by_all_at_the_next_meeting(tmp_path: Path) -> None:
-    assert workers(asked, 2, tmp_path) == [[False, True]] * 2
+def test_the_wish_of_one_to_stop_is_heard_by_all_at_the_next_meeting(workers: Workers) -> None:
+    assert workers(asked, 2) == [[False, True]] * 2
 
 
 class Moved(TorchDispatchMode):
@@ -388,8 +355,8 @@ def moved(rank: int, split: str) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize(("split", "more"), [("ddp", ()), ("fsdp", ()), ("diloco", (2,))])
-def test_as_many_bytes_move_as_the_model_of_scaling_says(split: str, more: tuple[int, ...], tmp_path: Path) -> None:
+def test_as_many_bytes_move_as_the_model_of_scaling_says(split: str, more: tuple[int, ...], workers: Workers) -> None:
     """But for sums and flags, and the weights outside of blocks, which FSDP gathers once: less than 1 % here."""
     scaling = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "scaling.py"))
-    for found, weights in workers(lambda rank: moved(rank, split), 2, tmp_path):
+    for found, weights in workers(lambda rank: moved(rank, split), 2):
         assert found == pytest.approx(scaling[f"{split}_bytes"](weights, 2, *more), rel=0.01)
