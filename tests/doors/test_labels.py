@@ -66,6 +66,19 @@ def test_labels_that_cannot_be_learned(labels: list[Any], task: Any, words: str,
         plan(job_of(tmp_path, labels, **task))
 
 
+@pytest.mark.parametrize("task", [{}, {"labels": ("a", "b")}, {"regression": True}])
+def test_a_corpus_without_labels_is_refused_before_workers_start(
+    task: dict[str, Any], models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tokenizer that is there already, so that nothing else reads the corpus before."""
+    job = load(job_of(tmp_path, ["a"] * 4, **task), ["scale.workers=2", f"model.tokenizer={models['classification']}"])
+    rows = [{"text": f"text number {n}", "class": "a"} for n in range(8)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("llmray.training.driver.on_workers", None)
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 1: .*no column 'label'; found: text, class"):
+        train(job, Progress.silent())
+
+
 def test_a_prepared_store_tells_its_classes(tmp_path: Path) -> None:
     job = job_of(tmp_path, ["b", "a", "c", "a"])
     prepare(job.model_copy(update={"output": str(tmp_path / "store")}), Progress.silent())

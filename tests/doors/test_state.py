@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from llmray.job.results import TrainResult
 from llmray.job.schema import Job
 from llmray.store import journal, place
 from llmray.store.journal import Progress
-from llmray.training import attempt
+from llmray.training import attempt, checkpoint
 from llmray.training.attempt import Attempt, MemoryExhaustedError, Seat
 from llmray.training.loop import DivergedError
 from llmray.training.plan import plan
@@ -67,6 +69,11 @@ def failure(output: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((output / "failure.json").read_text())
     page = (output / "failure.html").read_text()
     assert found["kind"] in page
+    assert escape(found["go_on"]) in page
+    for name, value in found["rows"][-1].items() if found["rows"] else ():
+        assert f"<th>{name}</th>" in page
+        assert f"<td>{value:.4g}</td>" in page or f"<td>{value}</td>" in page
+    assert all(escape(line) in page for line in found["log"].splitlines())
     return found
 
 
@@ -249,6 +256,57 @@ def test_storage_away_for_a_moment_costs_a_warning(
     assert "No space left on device; trying again" in said
     assert rows(tmp_path) == rows(whole)
     assert weights(tmp_path) == weights(whole)
+
+
+class Filling(Progress):
+    """Once step 4 is saved, no file of this process may grow as large as a checkpoint."""
+
+    def __init__(self, output: Path) -> None:
+        super().__init__(quiet=True)
+        self.saved = str(output / "checkpoints" / "step-00000004")
+
+    def update(self, label: str, step: int, **metrics: object) -> None:
+        if step > 4:
+            deadline = time.monotonic() + 60
+            while checkpoint.damage(self.saved):
+                assert time.monotonic() < deadline
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_a_disk_that_stays_full_costs_what_came_after_the_last_checkpoint(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "OUTAGE_S", 0.2)
+    monkeypatch.setattr(place, "FIRST_PAUSE_S", 0.01)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    words = r"saving .*/step-00000008 failed .* no room is left .* make room"
+    try:
+        with pytest.raises(StoreError, match=words) as caught:
+            train(job_of(tmp_path), Filling(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.exit_code == 1
+    assert failure(tmp_path)["kind"] == "storage"
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    assert kept.name == "step-00000004"
+    assert checkpoint.damage(str(kept)) is None
+    _, said = trained(tmp_path)
+    assert "resumed at step 4" in said
+    assert rows(tmp_path) == rows(whole)
+    assert weights(tmp_path) == weights(whole)
+    assert not list(tmp_path.glob("failure.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(" " in torch.__path__[0], reason="torch.compile needs a path without spaces")
+def test_a_compiled_run_learns_the_same(whole: Path, tmp_path: Path) -> None:
+    torch._dynamo.utils.counters.clear()
+    trained(tmp_path, "train.compile=true", "data.eval=[]")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    torch._dynamo.reset()
+    there = [row for row in rows(whole) if row[1]]
+    for row, other in zip(rows(tmp_path), there, strict=True):
+        assert row == pytest.approx(other, rel=1e-2)
 
 
 @pytest.mark.slow
