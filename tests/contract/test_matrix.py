@@ -14,6 +14,7 @@ from llmray.model.predict import Predictor
 from llmray.model.presets import FAMILIES_OF
 from llmray.store.journal import Progress
 from llmray.tasks import TASKS
+from llmray.training.checkpoint import folder_of, load_weights
 from llmray.training.run import train
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -57,13 +58,17 @@ def test_trained_saved_and_read_by_plain_transformers(name: str, family: str, tm
     labels = batch.pop("labels")
     if predictor.model.config.is_encoder_decoder:
         batch["decoder_input_ids"] = labels.clamp(min=0)
-    plain: Any = getattr(transformers, task.auto_class).from_pretrained(result.model, use_safetensors=True).eval()
+    kind: Any = getattr(transformers, task.auto_class)
+    plain = kind.from_pretrained(result.model, use_safetensors=True).eval()
+    learned = kind.from_config(plain.config).eval()
+    assert load_weights(folder_of(f"{result.run}/checkpoints", 2), learned) == 2
     with torch.inference_mode():
-        ours, theirs = (model(**batch) for model in (predictor.model, plain))
+        ours, theirs, before = (model(**batch) for model in (predictor.model, plain, learned))
     shared = [key for key in ("logits", "start_logits", "end_logits") if key in ours]
     assert shared
     for key in shared:
         assert torch.equal(ours[key], theirs[key])
+        assert torch.equal(before[key], theirs[key])
         assert torch.isfinite(ours[key]).all()
     metrics = task.summarise(predictor.measure(columns))
     assert task.headline in metrics

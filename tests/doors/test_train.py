@@ -80,16 +80,42 @@ def meanwhile(act: Callable[[], bool]) -> Iterator[threading.Event]:
     thread.join()
 
 
-def kill_a_worker(output: Path) -> bool:
-    """SIGKILL one Ray Train worker of this session, once a checkpoint is there to resume from."""
-    if not list(output.glob("checkpoints/step-*/manifest.json")):
-        return False
+def at_work() -> set[int]:
+    """Processes of this session's Ray Train workers."""
+    found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker") and ours(int(folder.name)):
-                os.kill(int(folder.name), signal.SIGKILL)
-                return True
+                found.add(int(folder.name))
+    return found
+
+
+def kill_a_worker(output: Path) -> bool:
+    """SIGKILL one worker, once a checkpoint is there to resume from."""
+    if not list(output.glob("checkpoints/step-*/manifest.json")):
+        return False
+    for process in at_work():
+        os.kill(process, signal.SIGKILL)
+        return True
     return False
+
+
+class Killing(Progress):
+    """SIGKILL of one of a run's workers, drawn from a seed, each time that a step is told which was drawn from it, too;
+    after a kill only of workers that were started anew."""
+
+    def __init__(self, seed: int, kills: int, before: int) -> None:
+        super().__init__(quiet=True)
+        self.draw = random.Random(seed)
+        self.steps = sorted(self.draw.sample(range(1, before), kills))
+        self.known = set[int]()
+
+    def update(self, label: str, step: int, **metrics: object) -> None:
+        fresh = at_work() - self.known if self.steps and step >= self.steps[0] else None
+        if fresh:
+            os.kill(self.draw.choice(sorted(fresh)), signal.SIGKILL)
+            self.known |= fresh
+            del self.steps[0]
 
 
 def interrupted(job: Job, rows: int) -> None:
@@ -197,25 +223,20 @@ def test_what_lies_ready_needs_no_ray(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ten_kills_lose_and_repeat_no_row(store: Path, tmp_path: Path) -> None:
-    """Killed again and again at random moments, a run over stored rows has the losses of one that was left alone."""
-    told = stored(store, "train.steps=160", "train.checkpoint_every=4", "scale.max_failures=12")
-    draw, kills, seen = random.Random(0), [], set[str]()
-
-    def kill_after_progress() -> bool:
-        """Once there is a checkpoint that was not there at the last kill."""
-        whole = {path.parent.name for path in (tmp_path / "cut").glob("checkpoints/step-*/manifest.json")}
-        if fresh := whole - seen:
-            time.sleep(draw.random() / 4)
-            if kill_a_worker(tmp_path / "cut"):
-                seen.update(fresh)
-                kills.append(max(fresh))
-        return len(kills) == 10
-
-    with meanwhile(kill_after_progress) as killed:
-        train(job_of(tmp_path / "cut", *told), Progress.silent())
-    assert killed.is_set(), kills
+@pytest.mark.parametrize(
+    ("seed", "kills", "more"),
+    [(0, 4, ()), (1, 3, ("train.accumulate=2",)), (2, 3, ("train.optimizer=muon", "train.checkpoint_every=7"))],
+)
+def test_ten_kills_lose_and_repeat_no_row(
+    seed: int, kills: int, more: tuple[str, ...], store: Path, tmp_path: Path
+) -> None:
+    """Killed at steps drawn from three seeds, runs over stored rows have the losses of those that were left alone."""
+    keys = ("train.steps=160", "train.checkpoint_every=4", "scale.max_failures=5", f"train.seed={seed}", *more)
+    told, killing = stored(store, *keys), Killing(seed, kills, before=120)
+    train(job_of(tmp_path / "cut", *told), killing)
+    assert not killing.steps
     train(job_of(tmp_path / "whole", *told), Progress.silent())
+    assert list(logged(tmp_path / "cut", "loss")) == list(range(1, 161))
     assert logged(tmp_path / "cut", "loss") == logged(tmp_path / "whole", "loss")
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
