@@ -94,24 +94,36 @@ def running(said: Path, *words: str) -> Iterator[Run]:
         run.process.kill()
 
 
+def saved(output: Path) -> int:
+    """The newest step of which there is a checkpoint."""
+    steps = [path.parent.name for path in output.glob("checkpoints/step-*/manifest.json")]
+    return max((int(step.removeprefix("step-")) for step in steps), default=0)
+
+
 @pytest.mark.slow
 def test_two_workers_are_interrupted_and_the_run_goes_on(tmp_path: Path) -> None:
-    """By SIGTERM, then by Ctrl-C twice; each time what is printed goes on."""
+    """By SIGTERM, by Ctrl-C, and by Ctrl-C twice; each time what is printed goes on, from the step that is named."""
     output, words = tmp_path / "run", [*LONG, f"output={tmp_path / 'run'}"]
-    for signals in (TERMINATED, TWICE):
+    for signals in (TERMINATED, ONCE, TWICE):
+        before = saved(output)
         with running(tmp_path / "said", "train", *words) as run:
             run.wait_for_step(output, 3 + max((step for step, _ in losses(output)), default=0))
             assert run.interrupt(signals) == 130, run.text()
             assert "Traceback" not in run.text()
             assert f"llmray train {output}/job.yaml" in run.text()
             assert run.left_over() == ""
+            assert not before or f"resumed at step {before}\n" in run.text()
+            if signals != TWICE:
+                assert f"stopped after step {saved(output)};" in run.text()
+                assert losses(output)[-1][0] == saved(output) > before
         assert not (output / "result.json").exists()
         words = [str(output / "job.yaml")]
+    before = saved(output)
     with running(tmp_path / "again", "train", *words) as run:
         assert run.process.wait(300) == 0, run.text()
+        assert f"resumed at step {before}\n" in run.text()
     steps = [row[0] for row in losses(output)]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 300
+    assert steps == list(range(1, 301))
 
 
 @pytest.mark.slow
