@@ -140,9 +140,9 @@ def halved(rank: int, steps: int, train: Train) -> tuple[list[float], list[float
     return ddp(rank, steps, train), found, seen[-1]
 
 
-def test_fsdp_in_bf16_learns_what_ddp_in_bf16_does(tmp_path: Path) -> None:
+def test_fsdp_in_bf16_learns_what_ddp_in_bf16_does(workers: Workers) -> None:
     """To 1e-3 in loss: a sharded model adds up in bfloat16 between its blocks, where autocast keeps float32."""
-    found = workers(lambda rank: halved(rank, 20, train_of(precision="bf16")), 2, tmp_path)
+    found = workers(lambda rank: halved(rank, 20, train_of(precision="bf16")), 2)
     for split, cut, held in found:
         assert held == torch.bfloat16
         assert len(cut) == 20
@@ -160,7 +160,7 @@ def begun_sharded(rank: int, work: Work) -> None:
     assert all(isinstance(weight, DTensor) for weight in found.model.parameters())
 
 
-def test_a_device_never_holds_the_whole_of_a_sharded_model(models: dict[str, str], tmp_path: Path) -> None:
+def test_a_device_never_holds_the_whole_of_a_sharded_model(models: dict[str, str], workers: Workers) -> None:
     job = Job.model_validate(
         {
             "task": {"name": "causal_lm", "seq_len": 16},
@@ -171,7 +171,7 @@ def test_a_device_never_holds_the_whole_of_a_sharded_model(models: dict[str, str
     )
     assert job.model is not None
     work = Work(job, make(job.task, processor(job.model)), total_steps=1)
-    workers(lambda rank: begun_sharded(rank, work), 2, tmp_path)
+    workers(lambda rank: begun_sharded(rank, work), 2)
 
 
 def saved_by_fsdp(rank: int, folder: Path) -> None:
