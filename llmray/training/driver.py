@@ -6,7 +6,7 @@ It does not know how a step is taken.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import Any
 
@@ -30,6 +30,8 @@ from llmray.training.worker import learn
 
 POLL_S = 0.1
 END_WITHIN_S = 10
+NODE_GONE_WITHIN_S = 30
+"""Time in which Ray sees that a node has died: five of its checks, 3 s apart, and the last one's 10 s."""
 
 TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # 2 s by default: the time to see that a worker ended or died
@@ -55,7 +57,7 @@ def on_workers(
 
     `keep`: save checkpoints and the model under the job's output.
     """
-    scale = work.job.scale
+    scale, gone_before = work.job.scale, _gone()
     for name, value in (TRAIN_SETTINGS | (ELASTIC_SETTINGS if scale.min_workers else {})).items():
         os.environ.setdefault(name, value)
     if scale.address is None:  # nobody takes this machine away with a warning
@@ -92,7 +94,7 @@ def on_workers(
         finally:
             _end(fitted, told)
         take(ray.get(told.take.remote()))
-        return _result(fitted, work.job)
+        return _result(fitted, work.job, gone_before)
 
 
 def _end(fitted: AsyncResult[Any], told: Any) -> None:
@@ -115,7 +117,22 @@ def shares(held_out: Any, workers: int) -> list[Any]:
     return made.split_at_indices([rows * i // workers for i in range(1, workers)]) if workers > 1 else [made]
 
 
-def _result(fitted: AsyncResult[Any], job: Job) -> Outcome:
+def _gone() -> dict[str, str]:
+    """Nodes of the cluster that have died, and their addresses."""
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if not node["Alive"]}
+
+
+def _gone_since(before: Container[str]) -> list[str]:
+    """Addresses of those that have died meanwhile; other workers know of it before Ray does."""
+    deadline = time.monotonic() + NODE_GONE_WITHIN_S
+    while True:
+        found = [address for node, address in _gone().items() if node not in before]
+        if found or len(ray.nodes()) == 1 or time.monotonic() > deadline:
+            return found
+        time.sleep(POLL_S)
+
+
+def _result(fitted: AsyncResult[Any], job: Job, gone_before: Container[str]) -> Outcome:
     try:
         metrics, step = fitted.get().return_value
         return metrics, step
@@ -123,7 +140,7 @@ def _result(fitted: AsyncResult[Any], job: Job) -> Outcome:
         if cause := cause_of(error):
             raise cause from None
         if isinstance(error, ray.train.WorkerGroupError):
-            raise failure.of_workers(error.worker_failures, job) from error
+            raise failure.of_workers(error.worker_failures, job, lambda: _gone_since(gone_before)) from error
         root = chain(error)[-1]
         raise LlmrayError(
             f"training failed after {job.scale.max_failures} restarts: {type(root).__name__}: {root}"

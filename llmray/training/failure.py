@@ -6,7 +6,7 @@ It does not know how a run is done.
 import re
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,8 @@ JSON, HTML = "failure.json", "failure.html"
 LAST_ROWS, LOG_LINES = 10, 60
 LOG = re.compile(r"node_ip='([^']*)'.*log_file_path='([^']*)'", re.DOTALL)
 """What Ray Train tells of a worker that no longer answers."""
+PEER_GONE = re.compile(r"gloo|nccl|by peer", re.IGNORECASE)
+"""How torch's two ways to talk say that somebody no longer does."""
 RAYS_ADVICE = " Some common causes"
 KILLED = " It crashed, or was killed, perhaps by the kernel for want of memory (`dmesg` says so). If so, take less:"
 
@@ -111,11 +113,19 @@ def render(output: str, failure: Failure) -> str:
     return page.page(f"Training failed: {failure.kind}", sections)
 
 
-def of_workers(failures: Mapping[int, Exception], job: Job) -> WorkerLostError:
-    """Which worker's death ended a run: that of one that was lost, rather than of one that missed it afterwards."""
+def of_workers(failures: Mapping[int, Exception], job: Job, lost: Callable[[], Sequence[str]]) -> WorkerLostError:
+    """Which worker's death ended a run: that of one that was lost, rather than of one that missed it afterwards.
+
+    `lost` tells the nodes that have died meanwhile, where Ray knows of none but workers that missed one.
+    """
     less = smaller(job.train, job.scale.workers)
     judged = [(rank, *_judged(error, less)) for rank, error in sorted(failures.items())]
     rank, kind, said = next((j for j in judged if j[1] != "other"), judged[0])
+    if kind == "other" and PEER_GONE.search(said):
+        gone = lost()
+        kind = "node lost" if gone else "worker lost"
+        where = f", whose node is gone ({', '.join(gone)})" if gone else ""
+        said = f"lost touch with another one{where}: {said}"
     return WorkerLostError(
         f"training failed after {job.scale.max_failures} restarts: worker {rank}: {said}\n"
         "The newest checkpoint is kept; the same command goes on from there",

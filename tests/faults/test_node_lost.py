@@ -1,9 +1,11 @@
 """One of two machines dies in the middle of an epoch: the run goes on with one worker, and every block is seen once.
 
-It dies without a word, or after a notice such as clouds give of a machine that they take back.
+It dies without a word, or after a notice such as clouds give of a machine that they take back.  Where nobody may go on,
+the run ends, and says what was lost.
 """
 
 import json
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -21,6 +23,7 @@ import ray, ray.train, torch
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
+from llmray.job.errors import LlmrayError
 from llmray.job.load import load
 from llmray.store import journal
 from llmray.store.journal import Progress
@@ -30,7 +33,7 @@ from llmray.tasks.causal_lm import CausalLanguageModel
 from llmray.training import run
 from cluster.session import session
 
-folder, notice = Path(sys.argv[1]), sys.argv[2] == "notice"
+folder, notice, goes_on = Path(sys.argv[1]), sys.argv[2] == "notice", sys.argv[2] != "the end"
 told = folder / "told"
 told.mkdir()
 
@@ -82,12 +85,16 @@ try:
         steps = -(-blocks // 8)
         train = f"train={{steps: {steps}, batch_size: 8, log_every: 1, eval_every: 20}}"
         saves = "train.checkpoint_every=" + ("null" if notice else "5")
-        scale = ["scale.workers=2", "scale.min_workers=1"]
+        scale = ["scale.workers=2", "scale.min_workers=1" if goes_on else "scale.max_failures=0"]
         held_out = "data.eval=builtin:shapes?rows=40&split=eval"
         data = [f"data.train={store}", "data.shuffle_rows=1000", held_out]
         job = load(None, [*words, train, saves, *scale, *data, f"output={output}"])
         threading.Thread(target=kill, daemon=True).start()
-        result = run.train(job, Progress(sys.stderr))
+        try:
+            result = run.train(job, Progress(sys.stderr))
+        except LlmrayError as error:
+            assert not goes_on
+            sys.exit(str(error))
         epoch = Feed(portions, blocks, shuffle=False, stop=blocks)
         rows = [list(map(int, ids)) for batch in epoch for ids in batch["input_ids"]]
         nodes = {"lost": other.node_id, "kept": cluster.head_node.node_id}
@@ -125,3 +132,16 @@ def test_training_goes_on_with_fewer_workers_and_every_block_is_seen_once(
     rows = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open())
     assert [row["step"] for row in rows if "eval_loss" in row] == [20, 40, 60, result["steps"]]
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_run_that_may_not_go_on_says_that_a_node_was_lost(tmp_path: Path, plain_python: Path) -> None:
+    words = [str(plain_python), "-c", PROGRAM, str(tmp_path), "the end"]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stderr
+    told = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert told["message"] in run.stderr
+    assert re.search("lost with its node|whose node is gone", told["message"])
+    assert told["kind"] == "node lost"
+    assert list((tmp_path / "run").glob("checkpoints/*/manifest.json"))

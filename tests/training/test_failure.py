@@ -55,7 +55,7 @@ def died(said: str) -> ray.exceptions.ActorDiedError:
 )
 def test_the_cause_is_named_with_its_worker(cause: Exception, kind: Kind, said: str) -> None:
     others = {0: REFUSED} if kind != "other" else {}
-    error = of_workers({**others, 1: unhealthy(cause)}, job_of())
+    error = of_workers({**others, 1: unhealthy(cause)}, job_of(), list)
     assert re.search(f"3 restarts: worker 1: .*{said}", str(error))
     assert error.args[1:3] == (kind, 1)
     assert "common causes" not in str(error)
@@ -63,12 +63,27 @@ def test_the_cause_is_named_with_its_worker(cause: Exception, kind: Kind, said: 
     assert error.args[3] == "/nowhere/logs/train/ray-train-app-worker-ab12.log on 10.0.0.7"
 
 
+@pytest.mark.parametrize(
+    ("gone", "kind", "said"),
+    [
+        ([], "worker lost", "lost touch with another one: "),
+        (["10.0.0.9"], "node lost", r"whose node is gone \(10\.0\.0\.9\): "),
+    ],
+)
+def test_where_only_those_who_missed_one_are_known_it_is_told_that_one_was_lost(
+    gone: list[str], kind: Kind, said: str
+) -> None:
+    error = of_workers({1: REFUSED}, job_of(), lambda: gone)
+    assert re.search(f"worker 1: .*{said}.*by peer", str(error))
+    assert error.args[1] == kind
+
+
 def test_the_log_ends_with_what_was_printed_last(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     log = tmp_path / "train" / "ray-train-app-worker-ab12.log"
     log.write_text("".join(f"line {n}\n" for n in range(100)))
     (tmp_path / "worker-ab12-01-7.err").write_text("Segmentation fault\n")
-    lines = of_workers({0: unhealthy(died("gone"), log)}, job_of()).args[3].splitlines()
+    lines = of_workers({0: unhealthy(died("gone"), log)}, job_of(), list).args[3].splitlines()
     assert lines == [*(f"line {n}" for n in range(41, 100)), "Segmentation fault"]
 
 
@@ -95,5 +110,5 @@ def test_logs_from_before_a_restart_are_not_taken_for_those_of_the_end(tmp_path:
 
 
 def test_an_odd_error_of_a_worker_is_shown_with_the_log_of_that_worker(tmp_path: Path) -> None:
-    found = left(tmp_path, of_workers({0: RuntimeError("odd")}, job_of()), *FAILED)
+    found = left(tmp_path, of_workers({0: RuntimeError("odd")}, job_of(), list), *FAILED)
     assert (found["kind"], found["worker"], found["log"]) == ("other", 0, "Connection closed")
