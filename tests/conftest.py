@@ -155,6 +155,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(root / name) for name in PRESETS}
 
 
+@pytest.fixture(scope="session")
+def alike() -> Callable[[Any, Any], bool]:
+    """Texts and places equal, scores to 1e-5: where weights lie in memory decides how they are added up."""
+
+    def compare(one: Any, other: Any) -> bool:
+        if isinstance(one, dict):
+            return one.keys() == other.keys() and all(compare(one[key], other[key]) for key in one)
+        if isinstance(one, list):
+            return len(one) == len(other) and all(map(compare, one, other))
+        return abs(one - other) < 1e-5 if isinstance(one, float) else bool(one == other)
+
+    return compare
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real Chromium; a machine without one skips, and says so, but not in CI."""

@@ -21,7 +21,6 @@ from llmray.tasks.base import Task
 Fresh = Callable[..., tuple[Task, PreTrainedModel]]
 Saved = Callable[[str, str], str]
 Spoiled = Callable[..., str]
-Alike = Callable[[Any, Any], bool]
 
 
 def section(name: str, **given: Any) -> Any:
@@ -92,17 +91,3 @@ def spoiled(saved: Saved, tmp_path: Path) -> Spoiled:
         return str(folder)
 
     return one
-
-
-@pytest.fixture(scope="session")
-def alike() -> Alike:
-    """Texts and places equal, scores to 1e-5: where weights lie in memory decides how they are added up."""
-
-    def compare(one: Any, other: Any) -> bool:
-        if isinstance(one, dict):
-            return one.keys() == other.keys() and all(compare(one[key], other[key]) for key in one)
-        if isinstance(one, list):
-            return len(one) == len(other) and all(map(compare, one, other))
-        return abs(one - other) < 1e-5 if isinstance(one, float) else bool(one == other)
-
-    return compare

@@ -121,7 +121,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(("name", "family", "to"), [FORMS[place] for place in (0, 6, 7, 9)])
+@pytest.mark.parametrize(("name", "family", "to"), [FORMS[place] for place in (0, 3, 6, 7, 9)])
 def test_an_int8_form_is_smaller_and_answers_the_same_alone_or_in_a_batch(
     name: str, family: str, to: Any, exported: Exported
 ) -> None:
