@@ -155,6 +155,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(root / name) for name in PRESETS}
 
 
+@pytest.fixture
+def speechless(models: dict[str, str], tmp_path: Path) -> str:
+    """A model for questions that can be loaded but not asked: its weights lack the number of a token."""
+    folder = shutil.copytree(models["qa"], tmp_path / "speechless")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["."] = 99_999
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def alike() -> Callable[[Any, Any], bool]:
     """Texts and places equal, scores to 1e-5: where weights lie in memory decides how they are added up."""
