@@ -4,8 +4,8 @@ CSS = """
 :root { --lr-mark: #fbe6a2; --lr-mark-ink: #3d2c00; --lr-up: #2f8f5b; --lr-down: #b9b9b2; --lr-note: #fbf6e9;
   --lr-note-edge: #d9b14a; --lr-panel: #ffffff; }
 :root.dark, .dark { --lr-mark: #6b5415; --lr-mark-ink: #fdf1cc; --lr-up: #54c08a; --lr-down: #5b5e5c;
-  --lr-note: #262317; --lr-note-edge: #a8873a; --lr-panel: var(--neutral-900);
-  --color-accent: var(--primary-400); }
+  --lr-note: #262317; --lr-note-edge: #a8873a; --lr-panel: var(--neutral-900); }
+:root body.dark { --color-accent: var(--primary-400); }
 footer { display: none !important; }
 .gradio-container { width: 100% !important; max-width: 1080px !important; margin: 0 auto !important; }
 .gradio-container > .main { box-sizing: border-box; max-width: 100%; padding: 40px 32px 64px !important; }
@@ -16,6 +16,9 @@ footer { display: none !important; }
   overflow: hidden; }
 #caption-picture .image-frame img { background: #fff; }
 input[type=range] { --neutral-200: var(--input-border-color); }
+.gradio-container .block:has(input[type=range]) { overflow: visible !important; }
+.gradio-container input[type=range]:focus-visible { outline: 2px solid var(--primary-500); outline-offset: 4px;
+  border-radius: 2px; }
 #connection { margin-top: 20px; padding-top: 6px; border-top: 1px solid var(--border-color-primary); border-radius: 0; }
 #connection > button { font-size: 14px; color: var(--body-text-color-subdued); }
 #connection .form { max-width: 420px; }
@@ -99,5 +102,14 @@ input[type=range] { --neutral-200: var(--input-border-color); }
   .gradio-container .lr-go { flex: 1 1 auto; align-self: stretch; }
   .lr-panel { padding: 18px; min-height: 128px; }
   .tab-wrapper .tab-container button { padding: 0 7px; }
+  .lr-panel .lr-models thead { display: none; }
+  .lr-panel .lr-models tr, .lr-panel .lr-models td { display: block; }
+  .lr-panel .lr-models tr { padding: 10px 0; border-bottom: 1px solid var(--border-color-primary); }
+  .lr-panel .lr-models tr:last-child { border-bottom: 0; }
+  .lr-panel .lr-models td { padding: 0; border: 0; }
+  .lr-panel .lr-models td:first-child { font-weight: 600; }
+  .lr-panel .lr-models td:empty { display: none; }
+  .lr-models td:nth-child(3)::before { content: "Runs on "; }
+  .lr-models td:nth-child(5)::before { content: "Registered: "; }
 }
 """

@@ -100,7 +100,9 @@ class Endpoints:
             return self.answers[f"/{route}"]
         inputs = self.sent[-1].get("inputs")
         if route == "qa":
-            word = "red" if "red" in inputs["context"] else inputs["context"].split()[-2]
+            word = next(
+                (each for each in ("red", "purple") if each in inputs["context"]), inputs["context"].split()[-2]
+            )
             start = inputs["context"].index(word)
             best = {"answer": word, "score": 0.97, "start": start, "end": start + len(word)}
             return [best, {"answer": inputs["context"][:5], "score": 0.02, "start": 0, "end": 5}]

@@ -1,9 +1,16 @@
-"""The page in a real Chromium: each tab is used, endpoints fail, a phone looks at it."""
+"""The page in a real Chromium: each tab is used, endpoints fail, a phone looks at it.
 
+`LLMRAY_SCREENSHOTS=docs/images` makes the pictures of the documentation.
+"""
+
+import io
+import os
 import re
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
 
 from ui.app import launch
 
@@ -43,13 +50,23 @@ def visit(browser, url):
 
 def go(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab).click()
+    opened(page, tab)
+
+
+def opened(page: Page, tab: str) -> None:
     expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
     # A frame after a tab first opens, Gradio sets its fields to what they were made with, whatever was typed meanwhile.
     page.evaluate("() => new Promise(requestAnimationFrame).then(() => new Promise(requestAnimationFrame))")
 
 
+def picture(page: Page, name: str) -> None:
+    """For the documentation, where it is asked for."""
+    if folder := os.environ.get("LLMRAY_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, name))
+
+
 def test_each_tab_answers(visit, endpoints, tmp_path):
-    page = visit(viewport={"width": 1280, "height": 860})
+    page = visit(viewport={"width": 1280, "height": 660})
     expect(page.locator("#header")).to_contain_text("shapes-qa v3")
 
     page.get_by_label("Question").fill("What colour is the circle?")
@@ -58,6 +75,7 @@ def test_each_tab_answers(visit, endpoints, tmp_path):
     expect(page.locator("#ask-answer mark")).to_have_text("red")
     expect(page.locator("#ask-answer")).to_contain_text("97% confident")
     expect(page.locator("#ask-answer")).to_contain_text(re.compile(r"Answered by shapes-qa v3 in \d+ ms"))
+    picture(page, "page.png")
 
     go(page, "Translate")
     page.locator("#translate-examples button").first.click()
@@ -133,29 +151,119 @@ def test_models_are_listed_with_their_scores(visit, endpoints):
 
 
 def test_everything_is_reached_by_keyboard(visit, endpoints):
-    """From the first tab to an answer with the keys alone; what has the focus is seen to have it."""
+    """From the page's top through every tab with the keys alone; what has the focus is seen to have it."""
+    endpoints.tokens = [" word"] * 10_000
     page = visit(viewport={"width": 1280, "height": 860})
-    page.get_by_role("tab", name="Ask").focus()
-    page.keyboard.press("Tab")
-    for label, text in (("Question", "What is red?"), ("Text that holds the answer", CONTEXT)):
-        until_focused(page, page.get_by_label(label))
-        page.keyboard.type(text)
-    until_focused(page, page.locator("#ask-button"))
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-    page.keyboard.press("Enter")
+    enter(page, "Question", "What is red?")
+    enter(page, "Text that holds the answer", CONTEXT)
+    press(page, page.locator("#ask-button"), "Enter")
     expect(page.locator("#ask-answer mark")).to_have_text("red")
-    page.get_by_role("tab", name="Ask").focus()
-    until_focused(page, page.get_by_role("tab", name="Translate"))
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("tab", name="Translate")).to_have_attribute("aria-selected", "true")
+
+    turn_to(page, "Translate")
+    enter(page, "English", "A circle.")
+    press(page, page.locator("#translate-button"), "Space")
+    expect(page.locator("#translate-answer .lr-said")).to_be_visible()
+
+    turn_to(page, "Caption")
+    press(page, page.locator("#caption-draw"), "Enter")
+    expect(page.locator("#caption-answer .lr-said")).to_be_visible()
+
+    turn_to(page, "Write")
+    enter(page, "Beginning", "A")
+    press(page, page.locator("#write-length input[type=range]"), "ArrowRight")
+    press(page, page.locator("#write-button"), "Enter")
+    expect(page.locator("#write-answer")).to_contain_text("A word word")
+    press(page, page.locator("#write-stop"), "Space")
+    expect(page.locator("#write-button")).to_be_enabled()
+    assert endpoints.sent[-1]["parameters"]["max_new_tokens"] == 72
+
+    turn_to(page, "Models")
+    expect(page.locator("#models-table tbody tr")).to_have_count(4)
+    turn_to(page, "API")
+    expect(page.locator("#api-curl")).to_contain_text("/caption")
 
 
-def until_focused(page: Page, wanted) -> None:
-    for _ in range(20):
+def turn_to(page: Page, tab: str) -> None:
+    press(page, page.get_by_role("tab", name=tab), "Enter")
+    opened(page, tab)
+
+
+def enter(page: Page, label: str, text: str) -> None:
+    until_focused(page, page.get_by_label(label))
+    page.keyboard.type(text)
+
+
+def press(page: Page, wanted: Locator, key: str) -> None:
+    until_focused(page, wanted)
+    drawn = wanted.evaluate("element => [getComputedStyle(element).outlineStyle, getComputedStyle(element).boxShadow]")
+    assert drawn != ["none", "none"], wanted
+    page.keyboard.press(key)
+
+
+def until_focused(page: Page, wanted: Locator) -> None:
+    """Behind the page's last field comes its first."""
+    for _ in range(60):
         if wanted.evaluate("element => element === document.activeElement"):
             return
         page.keyboard.press("Tab")
     raise AssertionError(f"{wanted} is not reached by Tab")
+
+
+def test_the_sliders_say_how_the_next_word_is_drawn(visit, endpoints):
+    page = visit()
+    go(page, "Write")
+    page.get_by_label("Beginning").fill("A")
+    for slider, key in (("length", "ArrowLeft"), ("temperature", "ArrowRight"), ("top-p", "ArrowLeft")):
+        page.locator(f"#write-{slider} input[type=range]").press(key)
+    written(page)
+    told = {"return_full_text": False, "max_new_tokens": 56}
+    assert endpoints.sent[-1]["parameters"] == told | {"do_sample": True, "temperature": 0.8, "top_p": 0.95}
+    page.locator("#write-temperature input[type=range]").press("Home")
+    written(page)
+    assert endpoints.sent[-1]["parameters"] == told | {"do_sample": False}
+
+
+def written(page: Page) -> None:
+    page.locator("#write-button").click()
+    expect(page.locator("#write-answer .lr-by")).to_have_count(0)
+    expect(page.locator("#write-answer .lr-by")).to_be_visible()
+
+
+def test_a_picture_comes_from_the_camera_or_the_clipboard(visit, endpoints):
+    page = visit(permissions=["camera", "clipboard-read", "clipboard-write"])
+    go(page, "Caption")
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#caption-picture video')?.videoWidth")
+    page.get_by_label("capture photo").click()
+    captioned(page)
+    assert sent_picture(endpoints).width > 64
+
+    page.locator("#caption-draw").click()
+    expect(page.locator("#caption-answer .lr-truth")).to_be_visible()
+    page.evaluate(COPY_A_RED_PICTURE)
+    page.get_by_label("Paste from clipboard").click()
+    expect(page.locator("#caption-answer")).to_contain_text("appears here")
+    captioned(page)
+    assert (sent_picture(endpoints).size, sent_picture(endpoints).getpixel((0, 0))) == ((8, 8), (255, 0, 0))
+
+
+COPY_A_RED_PICTURE = """async () => {
+  const canvas = new OffscreenCanvas(8, 8), context = canvas.getContext("2d")
+  context.fillStyle = "#f00"
+  context.fillRect(0, 0, 8, 8)
+  await navigator.clipboard.write([new ClipboardItem({"image/png": await canvas.convertToBlob()})])
+}"""
+
+
+def captioned(page: Page) -> None:
+    expect(page.locator("#caption-picture .image-frame img")).to_be_visible()
+    page.locator("#caption-button").click()
+    expect(page.locator("#caption-answer .lr-said")).to_be_visible()
+
+
+def sent_picture(endpoints) -> Image.Image:
+    return Image.open(io.BytesIO(endpoints.sent[-1]["bytes"])).convert("RGB")
 
 
 def test_writing_stops_when_told(visit, endpoints):
@@ -249,6 +357,10 @@ def test_an_endpoint_that_takes_too_long_is_called_late(browser, endpoints):
         close()
 
 
+def style(page: Page, name: str) -> str:
+    return page.evaluate("name => getComputedStyle(document.body).getPropertyValue(name)", name)
+
+
 def test_a_phone_in_the_dark_scrolls_down_only(visit):
     page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
     for tab in ("Ask", "Translate", "Caption", "Write"):
@@ -256,5 +368,16 @@ def test_a_phone_in_the_dark_scrolls_down_only(visit):
         page.locator(f"#{tab.lower()}-examples button").first.click()
         expect(page.locator(f"#{tab.lower()}-answer .lr-by"), tab).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        picture(page, f"phone-{tab.lower()}.png")
+    for tab, shown in (("Models", "#models-table .lr-panel"), ("API", "#api-curl")):
+        go(page, tab)
+        expect(page.locator(shown)).to_be_visible()
+        assert page.locator(shown).evaluate("element => element.scrollWidth <= element.clientWidth"), tab
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        picture(page, f"phone-{tab.lower()}.png")
+    go(page, "Models")
+    heights = page.locator("#models-table td").evaluate_all("cells => cells.map(cell => cell.offsetHeight)")
+    assert 0 < max(heights) < 40, "a word is broken"
+    assert style(page, "--color-accent") == style(page, "--primary-400")  # petrol is too dark there
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(int(part) for part in re.findall(r"\d+", background)[:3]) < 120
