@@ -71,6 +71,28 @@ def test_an_empty_text_is_refused(http: httpx.Client, route: str, text: str) -> 
     assert (found.status_code, "is empty" in found.text) == (422, True)
 
 
+@pytest.mark.parametrize(
+    ("route", "sent", "status", "said"),
+    [
+        ("/fill-mask", {"inputs": ""}, 422, "inputs is empty"),
+        ("/fill-mask", {"inputs": " \n"}, 422, "inputs is empty"),
+        ("/chat", {"inputs": ""}, 422, "inputs is empty"),
+        ("/chat", body("/chat", ""), 200, ""),
+        ("/v1/chat/completions", body("/v1/chat/completions", " \n"), 200, ""),
+        ("/v1/completions", {"prompt": [""]}, 422, "prompt[0] is empty"),
+        ("/v1/completions", {"prompt": []}, 422, "prompt must be a string or a list of strings"),
+        ("/translate", {"inputs": []}, 422, "inputs is an empty list"),
+        ("/chat", {"inputs": []}, 422, "must end with a message"),
+        ("/v1/chat/completions", {"messages": []}, 422, "must end with a message"),
+    ],
+)
+def test_what_else_may_be_empty_is_answered_as_documented(
+    http: httpx.Client, route: str, sent: dict[str, Any], status: int, said: str
+) -> None:
+    found = http.post(route, json=sent)
+    assert (found.status_code, said in found.text) == (status, True), found.text
+
+
 @pytest.mark.parametrize("context", ["red", f"{EMOJI} red", f"{RIGHT_TO_LEFT} red"])
 def test_offsets_count_characters_to_the_last_token(http: httpx.Client, context: str) -> None:
     asked = {"inputs": {"question": "What?", "context": context}, "parameters": {"top_k": 100}}

@@ -28,6 +28,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": SAID, "max_tokens": 2, "temperature": 0, "n": 1},
 }
 """A request of each route; greedy, so that its answer is always the same."""
+STREAMING = ("/generate", "/chat", "/v1/completions", "/v1/chat/completions")
 NAMES = ["do_sample", "temperature", "top_p", "top_k", "seed", "num_beams", "repetition_penalty", "stop", "stream"]
 NAMES += ["max_answer_len", "function_to_apply", "details", "return_full_text", "n", "model", "role", "text", "tools"]
 AT_ONCE = 16
@@ -50,6 +51,8 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def mutated(draw: st.DrawFn, route: str) -> bytes:
     """A good body with unusual options, or with something changed, added or left out and perhaps a few bytes too."""
     body: Any = copy.deepcopy(GOOD[route])
+    if route in STREAMING:
+        body["stream"] = draw(st.booleans())
     options = body if route.startswith("/v1") else body["parameters"]
     if options == FEW and draw(st.booleans()):
         options["do_sample"] = True
@@ -106,11 +109,13 @@ def wrong(route: str, count: int) -> list[bytes]:
 
 
 async def answers(live: str, route: str, bodies: list[bytes]) -> list[httpx.Response]:
-    """Answers to `bodies`, `AT_ONCE` of them at a time, the last of which is always a good one."""
-    good, found = json.dumps(GOOD[route]).encode(), []
+    """Answers to `bodies`, `AT_ONCE` of them at a time, the last of which are always good ones."""
+    ways = ({}, {"stream": True}) if route in STREAMING else ({},)
+    good, found = [json.dumps(GOOD[route] | way).encode() for way in ways], []
+    room = AT_ONCE - len(good)
     async with httpx.AsyncClient(base_url=live, timeout=60) as http:
-        for start in range(0, len(bodies), AT_ONCE - 1):
-            group = [*bodies[start : start + AT_ONCE - 1], good]
+        for start in range(0, len(bodies), room):
+            group = [*bodies[start : start + room], *good]
             found += await asyncio.gather(*(http.post(route, content=body) for body in group))
     return found
 
@@ -124,8 +129,18 @@ def test_no_body_breaks_a_route_or_disturbs_others(live: str, route: str, count:
         body = answer.request.content
         assert answer.status_code in STATUSES, (body, answer.text)
         assert answer.status_code == 200 or answer.json()["error"], body
+        if answer.headers["content-type"].startswith("text/event-stream"):
+            assert ended_well(answer), (body, answer.text)
         if body == json.dumps(GOOD[route]).encode():
             assert known(answer) == alone
+
+
+def ended_well(stream: httpx.Response) -> bool:
+    """Whether it came to its end; what breaks behind the status is told in an event, and nothing follows."""
+    *events, last = [event.removeprefix("data: ") for event in stream.text.split("\n\n")[:-1]]
+    if "/v1/" in stream.url.path:
+        return last == "[DONE]" and not any("error" in json.loads(event) for event in events)
+    return isinstance(json.loads(last).get("generated_text"), str)
 
 
 def known(answer: httpx.Response) -> Any:
