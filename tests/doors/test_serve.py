@@ -4,11 +4,13 @@ import io
 import json
 import re
 import shutil
+import socket
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import httpx
 import openai
 import pytest
 import ray
+import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 from PIL import Image
@@ -24,16 +27,26 @@ from playwright.sync_api import Browser, expect
 
 from llmray.job.errors import ClusterError
 from llmray.job.results import EndpointStatus, ServeResult
-from llmray.job.schema import Endpoint, Serve
+from llmray.job.schema import Endpoint, Job, Serve
 from llmray.model import registry
+from llmray.model.load import build, processor, save
+from llmray.model.predict import Predictor
 from llmray.store.journal import Progress
+from llmray.tasks import make
+from llmray.tasks.base import Request
 from llmray.verbs import export
 from serve import keys
 from serve.deploy import deploy, shutdown, status
 from serve.environment import free_block
+from serve.shapes import PREFIXES, ROUTES
 from ui.app import launch
+from ui.client import Client
 
 CONTEXT = "A red circle is above a blue square."
+SAID = [{"role": "user", "content": "What is red?"}]
+FEW = {"max_new_tokens": 8}
+MOST_TOKENS = 4000
+"""Of one stream."""
 
 
 def picture() -> bytes:
@@ -51,6 +64,62 @@ def live(ray_cluster: None, models: dict[str, str]) -> Iterator[ServeResult]:
 
 def client(live: ServeResult, route: str) -> InferenceClient:
     return InferenceClient(model=live.url + route)
+
+
+def openai_client(live: ServeResult, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0)
+
+
+def texts(name: str) -> Callable[[Any], Any]:
+    return lambda answers: [{name: answer[name]} for answer in answers]
+
+
+PREDICTED: dict[str, tuple[Any, list[dict[str, Any]], dict[str, Any], Callable[[Any], Any]]] = {
+    "qa": (
+        {"question": "What is red?", "context": CONTEXT},
+        [{"question": "What is red?", "context": CONTEXT}],
+        {"top_k": 3},
+        lambda answers: answers[0]["candidates"],
+    ),
+    "translation": (
+        ["a red circle", "a blue square"],
+        [{"text": "a red circle"}, {"text": "a blue square"}],
+        FEW | {"num_beams": 1},
+        texts("translation_text"),
+    ),
+    "captioning": (
+        b64encode(picture()).decode(),
+        [{"image": picture()}],
+        FEW | {"num_beams": 1},
+        texts("generated_text"),
+    ),
+    "classification": (
+        ["A red circle.", "blue"],
+        [{"text": "A red circle."}, {"text": "blue"}],
+        {},
+        lambda answers: [answer["candidates"] for answer in answers],
+    ),
+    "masked_lm": (
+        "A red <mask>.",
+        [{"text": "A red <mask>."}],
+        {"top_k": 3},
+        lambda answers: answers[0]["candidates"],
+    ),
+    "causal_lm": ("A red", [{"text": "A red"}], FEW, texts("generated_text")),
+    "chat": (SAID, [{"messages": SAID}], FEW, texts("generated_text")),
+}
+"""Task → `inputs` of a body, the requests that it means, parameters, and the answers in the route's shape."""
+
+
+@pytest.mark.parametrize("task", ROUTES)
+def test_a_route_answers_what_the_predictor_does(
+    live: ServeResult, models: dict[str, str], task: str, alike: Any
+) -> None:
+    inputs, meant, parameters, shape = PREDICTED[task]
+    predictor = Predictor.load(models[task], device="cpu")
+    expected = shape(predictor.predict([Request(each, parameters) for each in meant]))
+    found = httpx.post(live.url + ROUTES[task], json={"inputs": inputs, "parameters": parameters}, timeout=60)
+    assert alike(found.json(), expected), (found.text, expected)
 
 
 def test_a_question_has_its_answer_in_the_context(live: ServeResult) -> None:
@@ -84,7 +153,7 @@ def test_text_is_continued_whole_with_details_and_as_a_stream(live: ServeResult)
 
 
 def test_openai_s_client_gets_what_generate_gives(live: ServeResult) -> None:
-    client_of_openai = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+    client_of_openai = openai_client(live)
     assert [model.id for model in client_of_openai.models.list()] == ["causal_lm", "chat"]
     whole = client(live, "/generate").text_generation("A red", max_new_tokens=8, details=True)
     asked: Any = {"model": "causal_lm", "prompt": "A red", "max_tokens": 8, "temperature": 0}
@@ -101,10 +170,10 @@ def test_openai_s_client_gets_what_generate_gives(live: ServeResult) -> None:
 
 
 def test_a_chat_answers_at_its_route_and_at_openai_s(live: ServeResult) -> None:
-    said: Any = [{"role": "user", "content": "What is red?"}]
+    said: Any = SAID
     body = {"inputs": said, "parameters": {"max_new_tokens": 8}}
     whole = httpx.post(f"{live.url}/chat", json=body).json()[0]["generated_text"]
-    client_of_openai = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+    client_of_openai = openai_client(live)
     asked: Any = {"model": "chat", "messages": said, "max_completion_tokens": 8, "temperature": 0}
     assert client_of_openai.chat.completions.create(**asked).choices[0].message.content == whole
     events = list(client_of_openai.chat.completions.create(**asked, stream=True))
@@ -169,6 +238,24 @@ def test_good_and_bad_requests_at_once_each_get_their_own(live: ServeResult) -> 
 
     with ThreadPoolExecutor(16) as many:
         assert list(many.map(ask, mixed)) == [status for _, _, status in mixed]
+
+
+def test_every_answer_of_a_replica_bears_an_id_of_its_own(live: ServeResult) -> None:
+    asked = {task: {"inputs": inputs, "parameters": given} for task, (inputs, _, given, _) in PREDICTED.items()}
+    answers = [httpx.post(live.url + ROUTES[task], json=body, timeout=60) for task, body in asked.items()]
+    answers += [httpx.post(live.url + route, json={}) for route in PREFIXES.values()]  # refused
+    answers += [httpx.get(f"{live.url}{route}/healthz") for route in PREFIXES.values()]
+    answers += [httpx.post(f"{live.url}/generate", json=asked["causal_lm"] | {"stream": True})]
+    answers += [httpx.post(f"{live.url}/v1/completions", json={"prompt": "A red", "max_tokens": 2, "stream": True})]
+    assert {answer.status_code for answer in answers} == {200, 404, 422}
+    assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
+
+
+def test_what_is_not_http_is_refused(live: ServeResult) -> None:
+    with socket.create_connection(("127.0.0.1", int(live.url.rpartition(":")[2])), 10) as client:
+        client.sendall(b"red \0 circle\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+    assert httpx.get(f"{live.url}/qa/healthz").status_code == 200
 
 
 def test_a_request_is_found_in_the_logs_by_its_id_and_its_text_is_not(live: ServeResult) -> None:
@@ -305,6 +392,7 @@ def test_models_of_one_task_answer_under_their_names(live: ServeResult, models: 
         assert set(answer.json()[0]) == {"translation_text"}
         return answer.headers["x-llmray-model"]
 
+    assert Client(live.url).names("/translate") == ["en-de", "de-en"]
     first = Path(models["translation"]).name
     assert [model_at(f"/translate{name}") for name in ("", "/en-de", "/de-en")] == [first, first, "back"]
     assert httpx.get(f"{live.url}/translate/de-en/healthz").json()["model"] == "back"
@@ -331,28 +419,133 @@ def test_an_exported_form_answers_once_the_job_is_served_again(
     assert after.json()["score"] == pytest.approx(before.json()["score"], abs=1e-5)
 
 
-def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, models: dict[str, str], tmp_path: Path) -> None:
-    path = str(tmp_path / "keys.json")
-    made = keys.create(path, "ana")
+@pytest.fixture
+def endless(models: dict[str, str], tmp_path: Path) -> str:
+    """A model that writes the last word again, thousands of times, and no end."""
+    words = {"from": "new:llama-tiny", "tokenizer": models["causal_lm"]}
+    job = Job.model_validate({"task": {"name": "causal_lm", "seq_len": MOST_TOKENS}, "model": words})
+    assert job.model is not None
+    task = make(job.task, processor(job.model))
+    model, [word] = build(job.model, task), task.processor.tokenizer(" red", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if "norm" not in name:
+                weights.zero_()
+        model.get_input_embeddings().weight[word] = 1  # of which the scores are made, too
+    save(model, task, str(tmp_path / "endless"))
+    return str(tmp_path / "endless")
+
+
+def test_who_leaves_a_stream_gives_up_the_place_for_the_next(live: ServeResult, endless: str) -> None:
+    """Of two places one is kept by somebody who reads for long: the next can have only that of who left."""
+    two = {"task": "causal_lm", "model": endless, "cpus": 0.1, "max_batch_size": 2, "max_replicas": 1}
+    end = Endpoint.model_validate(two)
+    deploy(Serve(port=free_block()[0], endpoints=(end,)), None, Progress.silent())
+    until(lambda: "endless" in httpx.get(f"{live.url}/v1/models").text)
+    until(lambda: httpx.get(f"{live.url}/generate/healthz").json()["model"] == "endless")
+
+    def streamed(route: str, tokens: int) -> AbstractContextManager[httpx.Response]:
+        options = {"max_tokens": tokens, "temperature": 0, "prompt": " red"}
+        body = options if "v1" in route else {"inputs": " red", "parameters": {"max_new_tokens": tokens}}
+        return httpx.stream("POST", live.url + route, json=body | {"stream": True}, timeout=120)
+
+    with reading(streamed("/generate", MOST_TOKENS // 2)) as ended:
+        for route in ("/generate", "/v1/completions"):
+            with streamed(route, MOST_TOKENS - 1) as left:
+                assert "red" in next(left.iter_lines())
+            with streamed(route, 2) as following:
+                assert "red" in following.read().decode()
+            assert not ended.is_set(), route
+
+
+@contextmanager
+def reading(stream: AbstractContextManager[httpx.Response]) -> Iterator[threading.Event]:
+    """Somebody reads a stream all the while; whether it has ended."""
+    begun, over, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def read() -> None:
+        with stream as answer:
+            for _ in answer.iter_lines():
+                begun.set()
+                if over.is_set():
+                    return
+        ended.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert begun.wait(120)
+        yield ended
+    finally:
+        over.set()
+        reader.join()
+
+
+@pytest.fixture(scope="module")
+def guarded(live: ServeResult, models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of keys that `/generate` and `/v1` ask for from now on."""
+    path = str(tmp_path_factory.mktemp("keys") / "keys.json")
+    keys.create(path, "nobody")
     end = Endpoint.model_validate({"task": "causal_lm", "model": models["causal_lm"], "cpus": 0.1})
     deploy(Serve(port=free_block()[0], endpoints=(end,), keys=path), None, Progress.silent())
+    until(lambda: statuses(live, "llmray-wrong") == {401})
+    return path
 
-    def statuses(key: str) -> set[int]:
-        headers = {"authorization": f"Bearer {key}"}
-        body = {"inputs": "A red", "prompt": "A red", "max_tokens": 2}
-        asked = (("/generate", ("inputs",)), ("/v1/completions", ("prompt", "max_tokens")))
-        return {
-            httpx.post(live.url + route, json={name: body[name] for name in names}, headers=headers).status_code
-            for route, names in asked
-        }
 
-    until(lambda: statuses("llmray-wrong") == {401})
-    assert statuses(made.key) == {200}
+def statuses(live: ServeResult, key: str) -> set[int]:
+    """Of both routes that are guarded."""
+    headers = {"authorization": f"Bearer {key}"}
+    body = {"inputs": "A red", "prompt": "A red", "max_tokens": 2}
+    asked = (("/generate", ("inputs",)), ("/v1/completions", ("prompt", "max_tokens")))
+    return {
+        httpx.post(live.url + route, json={name: body[name] for name in names}, headers=headers).status_code
+        for route, names in asked
+    }
+
+
+def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, guarded: str) -> None:
+    made = keys.create(guarded, "ana")
+    until(lambda: statuses(live, made.key) == {200}, within_s=3)
     assert InferenceClient(model=f"{live.url}/generate", token=made.key).text_generation("A red", max_new_tokens=1)
+    assert openai_client(live, made.key).completions.create(model="causal_lm", prompt="A red", max_tokens=1).choices
     assert httpx.get(f"{live.url}/generate/healthz").status_code == 200
     assert httpx.get(f"{live.url}/generate/docs").status_code == 401
-    keys.revoke(path, made.id)
-    until(lambda: statuses(made.key) == {401}, within_s=3)
+    keys.revoke(guarded, made.id)
+    until(lambda: statuses(live, made.key) == {401}, within_s=3)
+
+
+def test_a_wrong_key_raises_in_the_clients_what_they_call_it(live: ServeResult, guarded: str) -> None:
+    with pytest.raises(openai.AuthenticationError, match="key"):
+        openai_client(live, "llmray-wrong").completions.create(model="causal_lm", prompt="A red")
+    with pytest.raises(HfHubHTTPError, match="401") as refused:
+        InferenceClient(model=live.url, token="llmray-wrong").chat_completion(SAID)
+    assert refused.value.response.status_code == 401
+
+
+@pytest.mark.browser
+@pytest.mark.filterwarnings("ignore::Warning:gradio")
+def test_the_page_writes_with_a_key_and_says_where_to_enter_one(
+    live: ServeResult, guarded: str, browser: Browser
+) -> None:
+    made = keys.create(guarded, "ben")
+    url, close = launch(live.url)
+    page = browser.new_page()
+    try:
+        page.goto(url)
+        page.get_by_role("tab", name="Write").click()
+        page.locator("#write-examples button").first.click()
+        expect(page.locator("#write-note")).to_contain_text("This endpoint asks for an API key.")
+        page.get_by_role("button", name="Connection").click()
+        page.get_by_label("API key").fill("llmray-wrong")
+        page.locator("#write-button").click()
+        expect(page.locator("#write-note")).to_contain_text("This API key is not accepted here.")
+        page.get_by_label("API key").fill(made.key)
+        page.locator("#write-button").click()
+        expect(page.locator("#write-answer .lr-by")).to_be_visible()
+        expect(page.locator("#write-note")).to_be_empty()
+    finally:
+        page.close()
+        close()
 
 
 def until(true: Callable[[], bool], within_s: float = 30) -> None:
@@ -365,12 +558,12 @@ def until(true: Callable[[], bool], within_s: float = 30) -> None:
 
 @pytest.mark.slow
 def test_a_version_is_rolled_out_kept_and_rolled_back_under_load(
-    live: ServeResult, models: dict[str, str], tmp_path: Path
+    live: ServeResult, models: dict[str, str], speechless: str, tmp_path: Path
 ) -> None:
-    """No request fails; a version that cannot answer is never asked; what is no different is left alone."""
+    """No request fails; a version that cannot be read or answer is never asked; what is no different is left alone."""
     root = str(tmp_path / "registry")
-    for version in (1, 2, 3):
-        registry.register(root, "reader", models["qa"], {})
+    for version, model in enumerate((models["qa"], models["qa"], models["qa"], speechless), 1):
+        registry.register(root, "reader", model, {})
         registry.promote(root, "reader", version, "champion")
     Path(root, "reader", "v3", "model.safetensors").write_bytes(b"cut short")
     endpoint = Endpoint.model_validate({"task": "qa", "model": "registry:reader@champion", "cpus": 0.1})
@@ -387,10 +580,11 @@ def test_a_version_is_rolled_out_kept_and_rolled_back_under_load(
 
     question = {"inputs": {"question": "What is red?", "context": CONTEXT}}
     with asking(f"{live.url}/qa", [question]) as statuses:
-        with pytest.raises(ClusterError, match="cut short"):
-            roll_out()
-        assert version() != "3"
-        registry.rollback(root, "reader", "champion")
+        for broken, why in (("4", "cannot answer a plain qa request"), ("3", "cut short")):
+            with pytest.raises(ClusterError, match=why):
+                roll_out()
+            assert version() != broken
+            registry.rollback(root, "reader", "champion")
         second = roll_out()
         until(lambda: version() == "2")
         assert roll_out() & second
