@@ -10,7 +10,8 @@ every 10 s.  scaled: nobody asks until no replica is left, then many do until th
 flooded: as many requests come as ten times what was answered in closed loop before, for a quarter of the time.
 cold: one request, when no replica is left; beside it the time that plain Python takes to load and ask the model.
 
-Prints a Markdown table of a scene's figures; some 15 minutes for all.
+Prints a Markdown table of a scene's figures; some 15 minutes for all.  Ends with 1 where a request of the first three
+scenes was not answered.
 """
 
 import argparse
@@ -26,8 +27,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ TIMES_CAPACITY = 10
 PATIENCE_S = 120
 RUNS = 3
 """Of scaling to and from nothing, and of cold starts."""
+LOOK_EVERY_S = 0.1
+PARTS = {"ray::ServeReplica": "the replica", "haproxy": "HAProxy", "ray::ProxyActor": "Ray's proxy"}
+"""What a process's command begins with → the part of serving that it is."""
+LOST = "not answered"
 COLD = """
 import sys, time
 from llmray.model.predict import Predictor
@@ -114,6 +119,10 @@ def statuses(found: Sequence[Asked]) -> str:
     return ", ".join(f"{count:,} × {said}" for said, count in Counter(one.status for one in found).most_common())
 
 
+def answered(found: Sequence[Asked]) -> dict[str, Any]:
+    return {"answers": statuses(found), LOST: sum(one.status != "200" for one in found)}
+
+
 def killed(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
     stage.serve(min_replicas=3, max_replicas=3)
 
@@ -124,14 +133,14 @@ def killed(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
 
     with meanwhile(KILL_EVERY_S, kill) as kills:
         found = stage.ask(closed, asked.clients, asked.seconds).result()
-    return {"replicas killed": len(kills), "answers": statuses(found), "p99": f"{ms(found, 99):,.0f} ms"}
+    return {"replicas killed": len(kills), **answered(found), "p99": f"{ms(found, 99):,.0f} ms"}
 
 
 def rolled(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
     stage.serve(0)
     with meanwhile(ROLL_EVERY_S, lambda turn: stage.serve((turn + 1) % 2)) as rolls:
         found = stage.ask(closed, asked.clients, asked.seconds).result()
-    return {"versions rolled out": len(rolls), "answers": statuses(found), "p99": f"{ms(found, 99):,.0f} ms"}
+    return {"versions rolled out": len(rolls), **answered(found), "p99": f"{ms(found, 99):,.0f} ms"}
 
 
 def scaled(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
@@ -143,21 +152,25 @@ def scaled(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
         stage.wait_for(3)
         found += asking.result()
     stage.wait_for(0)
-    return {"times from 0 to 3 and back": RUNS, "answers": statuses(found)}
+    return {"times from 0 to 3 and back": RUNS, **answered(found)}
 
 
 def flooded(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
     stage.serve(max_replicas=1, cpus=1)
-    seconds, [pid] = asked.seconds / 4, stage.copies()
-    memory = psutil.Process(pid).memory_info
+    seconds = asked.seconds / 4
     best = per_second(stage.ask(closed, asked.clients, seconds).result())
     usual = ms(stage.ask(closed, 1, seconds / 4).result(), 50)
-    held = memory().rss
-    flood = stage.ask(opened, TIMES_CAPACITY * best, seconds).result()
-    ended, grown = time.monotonic(), memory().rss - held
-    while ms(stage.ask(closed, 1, 0).result(), 50) > 2 * usual:
-        pass
-    recovered = time.monotonic() - ended
+    before = most = held()
+
+    def look(_: int) -> None:
+        nonlocal most
+        most = most | held()
+
+    with meanwhile(LOOK_EVERY_S, look):
+        asking = stage.ask(opened, TIMES_CAPACITY * best, seconds)
+        time.sleep(seconds)
+        recovered = recovery(stage, asking, 2 * usual / 1000)
+    flood = asking.result()
     good, refused = ([one for one in flood if (one.status == "200") == well] for well in (True, False))
     rate = per_second(good)
     return {
@@ -167,9 +180,37 @@ def flooded(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
         "answers": statuses(flood),
         "p99 of the answered": f"{ms(good, 99):,.0f} ms",
         "p50 and p99 of the refused": f"{ms(refused, 50):,.0f} and {ms(refused, 99):,.0f} ms" if refused else "none",
-        "memory of the replica": f"{held / 2**20:,.0f} MB; {grown / 2**20:+,.0f} MB afterwards",
-        "until a request takes at most twice as usual": f"{recovered:.1f} s",
+        **{f"memory of {part}": f"{before[part]:,} MB; {most[part]:,} MB at most" for part in PARTS.values()},
+        "from the last request of the flood to one that takes at most twice as usual": f"{recovered:.1f} s",
     }
+
+
+def held() -> Counter[str]:
+    """Resident memory of each of `PARTS`, in MB."""
+    found = Counter[str]()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            command = " ".join([Path(words[0]).name, *words[1:]]) if (words := process.cmdline()) else ""
+            for beginning, part in PARTS.items():
+                if command.startswith(beginning):
+                    found[part] += process.memory_info().rss >> 20
+    return found
+
+
+def recovery(stage: Stage, flood: Future[list[Asked]], within_s: float) -> float:
+    """Seconds from when the last request of a flood was due to the end of a later one that took `within_s` at most."""
+    since = list[Asked]()
+    while True:
+        since += closed(stage.url, stage.sent, 1, 0)
+        if flood.done():
+            last = max(map(due, flood.result()))
+            quick = [one for one in since if due(one) > last and one.status == "200" and one.took_s <= within_s]
+            if quick:
+                return quick[0].ended - last
+
+
+def due(one: Asked) -> float:
+    return one.ended - one.took_s
 
 
 def cold(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
@@ -201,6 +242,7 @@ def main(asked: argparse.Namespace) -> None:
     rows = records("qa", asked.data)
     sent = [json.dumps(body).encode() for body in bodies("qa", rows)]
     spawned = multiprocessing.get_context("spawn")
+    lost = 0
     print("| scene | | |\n|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="llmray-bench-") as scratch, ProcessPoolExecutor(1, spawned) as crowd:
         folders = [Path(scratch, name) for name in ("first", "second")]
@@ -208,10 +250,13 @@ def main(asked: argparse.Namespace) -> None:
         for scene in asked.scenes:
             with session(Scale(), cpus=8, nice=False):
                 try:
-                    for what, figure in SCENES[scene](Stage(models, sent, crowd, free_block()[0]), asked).items():
+                    figures = SCENES[scene](Stage(models, sent, crowd, free_block()[0]), asked)
+                    for what, figure in figures.items():
                         print(f"| {scene} | {what} | {figure} |", flush=True)
+                    lost += figures.get(LOST, 0)
                 finally:
                     shutdown()
+    sys.exit(lost > 0)
 
 
 if __name__ == "__main__":
