@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray.data
 from ray._private import ray_constants, services
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
 from cluster import launch
 from cluster.forkserver import forkserver
@@ -136,16 +137,31 @@ def _told_to_workers(**variables: str) -> Iterator[None]:
 
 def _join(address: str) -> None:
     try:
-        if address == "auto":  # wherever `ray start` was used last, be it dead
+        found = address == "auto"
+        if found:  # wherever `ray start` was used last, be it dead
             address = services.get_ray_address_from_environment(address, None)
         _require_answer(address)
         env = {"worker_process_setup_hook": speak_over_ray_s}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=env)
+        if found or address.startswith(LOOPBACK):  # it is this user's, and asks for the token that Ray made for that
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        with _constants(ON_LOOPBACK_ALONE if _is_on_loopback_alone(address) else {}):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=env)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"{address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); check that it runs"
             " (`ray status`), its address, and its token"
         ) from error
+
+
+def _is_on_loopback_alone(address: str) -> bool:
+    """Whether it is a Ray that no other machine can have joined, as those that are started here."""
+    host, _, port = address.rpartition(":")
+    if host != LOOPBACK:
+        return False
+    with suppress(OSError):
+        socket.create_connection((services.get_node_ip_address(), int(port)), ANSWER_WITHIN_S).close()
+        return False
+    return True
 
 
 def _require_answer(address: str) -> None:

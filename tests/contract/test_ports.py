@@ -1,11 +1,14 @@
-"""A machine that serves others opens one port to them, and that one asks for a key."""
+"""A machine that serves others opens one port to them, and that one asks for a key; another program can end it."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
@@ -36,11 +39,16 @@ def served(said: Path, *words: str) -> Iterator[int]:
         server.wait(60)
 
 
+def listed(session: int, what: str) -> str:
+    """A line about each process of a session."""
+    command = ["ps", "-ww", "-o", f"{what}=", "-s", str(session)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def open_to_others(session: int) -> set[int]:
     """Ports that a session's processes listen on, loopback left out."""
-    listed = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True, check=True).stdout
     found = set()
-    for pid in map(int, listed.split()):
+    for pid in map(int, listed(session, "pid").split()):
         with suppress(psutil.NoSuchProcess):
             for socket in psutil.Process(pid).net_connections("tcp"):
                 if socket.status == psutil.CONN_LISTEN and not is_loopback(socket.laddr.ip):
@@ -63,14 +71,49 @@ def is_loopback(address: str) -> bool:
     return (mapped or known).is_loopback
 
 
+@dataclass(frozen=True)
+class Program:
+    """A `llmray serve` that runs."""
+
+    session: int
+    port: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{outside()}:{self.port}/qa"
+
+    def told(self, verb: str) -> str:
+        """What `llmray serve VERB` of another process prints; it must be told which of this machine's Rays is meant."""
+        [address, *_] = re.findall(r"--gcs-address=(\S+)", listed(self.session, "args"))
+        command = [sys.executable, "-m", "llmray", "serve", verb, "--address", address, "--json"]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=200).stdout
+
+
+@pytest.fixture(scope="module")
+def program(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    folder, port = tmp_path_factory.mktemp("served"), free_block()[0]
+    key = keys.create(str(folder / "keys.json"), "ana").key
+    words = [f"model.from={models['qa']}", "task=qa", f"output={folder}", "serve.host=0.0.0.0", f"serve.port={port}"]
+    with served(folder / "said", *words) as session:
+        yield Program(session, port, key)
+
+
 @pytest.mark.slow
-def test_one_port_answers_others_and_asks_for_a_key(models: dict[str, str], tmp_path: Path) -> None:
-    port, key = free_block()[0], keys.create(str(tmp_path / "keys.json"), "ana").key
-    words = [f"model.from={models['qa']}", "task=qa", f"output={tmp_path}", "serve.host=0.0.0.0", f"serve.port={port}"]
+def test_one_port_answers_others_and_asks_for_a_key(program: Program) -> None:
     asked = {"inputs": {"question": "What is red?", "context": "A red circle."}}
-    with served(tmp_path / "said", *words) as session:
-        assert ever_open_to_others(session) == {port}
-        url = f"http://{outside()}:{port}/qa"
-        assert httpx.post(url, json=asked).status_code == 401
-        assert httpx.get(f"{url}/openapi.json").status_code == 401
-        assert httpx.post(url, json=asked, headers={"authorization": f"Bearer {key}"}).status_code == 200
+    assert ever_open_to_others(program.session) == {program.port}
+    assert httpx.post(program.url, json=asked).status_code == 401
+    assert httpx.get(f"{program.url}/openapi.json").status_code == 401
+    assert httpx.post(program.url, json=asked, headers={"authorization": f"Bearer {program.key}"}).status_code == 200
+
+
+@pytest.mark.slow
+def test_another_process_tells_what_is_served_and_ends_it(program: Program) -> None:
+    [end] = json.loads(program.told("status"))["endpoints"]
+    assert (end["task"], end["url"], end["status"], end["replicas"]) == ("qa", program.url, "RUNNING", 1)
+    assert end["requests_per_s"] is not None
+    program.told("stop")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{program.url}/healthz")
+    assert json.loads(program.told("status"))["endpoints"] == []
