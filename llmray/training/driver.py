@@ -93,7 +93,7 @@ def on_workers(
                 take(ray.get(told.take.remote()))
         finally:
             _end(fitted, told)
-        take(ray.get(told.take.remote()))
+            take(ray.get(told.take.remote()))  # of a run that is torn off, too: its checkpoint may be that far
         return _result(fitted, work.job, gone_before)
 
 
