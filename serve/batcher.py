@@ -60,8 +60,8 @@ class Batcher:
         self.together = 0
         """Requests of the last pass."""
         self.worker: asyncio.Task[None] | None = None
-        self.works = self.sound = False
-        """Whether the model is at work, and whether it has answered since the last `check`."""
+        self.works, self.sound = False, True
+        """Whether the model is at work, and has answered since the last `check`, or before it came here."""
         self.owing_since: float | None = None
         """When it was first asked of all the times that it then did not answer."""
 
@@ -144,11 +144,11 @@ class Batcher:
 
     async def _work(self) -> None:
         while True:
-            batch = await self._gather()
+            if not (batch := await self._gather()):
+                continue
             began = monotonic()
             outcomes = await self._answered([request for request, _, _ in batch])
-            if batch:
-                self.told(Pass(tuple(began - came for *_, came in batch), monotonic() - began, _tokens(outcomes)))
+            self.told(Pass(tuple(began - came for *_, came in batch), monotonic() - began, _tokens(outcomes)))
             for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                 if future.done():
                     continue
@@ -189,11 +189,7 @@ class Batcher:
 
     async def _ask(self, requests: Sequence[Request]) -> list[Outcome | ModelError]:
         try:
-            return (
-                list(await asyncio.get_running_loop().run_in_executor(self.thread, self.predict, requests))
-                if requests
-                else []
-            )
+            return list(await asyncio.get_running_loop().run_in_executor(self.thread, self.predict, requests))
         except Exception as error:  # noqa: BLE001 the per-request guard: reported to the one it concerns
             if len(requests) > 1:
                 return [outcome for request in requests for outcome in await self._ask([request])]

@@ -4,10 +4,7 @@ It does not know who started it: a Ray Train worker, a trial of a sweep, or the 
 """
 
 import json
-import re
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -16,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from llmray.corpus.source import is_store
-from llmray.job.errors import LlmrayError, StoreError
+from llmray.job.errors import StoreError
 from llmray.job.schema import Job
 from llmray.job.training import Train
 from llmray.model.load import build, save
@@ -41,8 +38,6 @@ LINEAGE = "lineage.json"
 CPU = torch.device("cpu")
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that torch gives them on Intel, AMD and ARM."""
-OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
-"""How torch says it, of a GPU and of a CPU."""
 HELD_OUT_BYTES = 256 << 20
 """Validation batches that a worker keeps in memory; more are streamed anew for every validation."""
 MOST_ROWS = 128
@@ -73,10 +68,6 @@ class Seat:
     rank: int = 0
     world: int = 1
     device: torch.device = CPU
-
-
-class MemoryExhaustedError(LlmrayError):
-    """A worker ran out of memory; starting it again would only end in the same way."""
 
 
 class OtherJobError(StoreError):
@@ -337,30 +328,6 @@ def identity(job: Job) -> tuple[str, ...]:
     is learned from them unless each trains alone."""
     any_scale = all(map(is_store, job.data.train)) and job.scale.parallel != "local_sgd"
     return tuple(section for section in folder.SECTIONS if section != "scale" or not any_scale)
-
-
-@contextmanager
-def within_memory(seat: Seat, train: Train) -> Iterator[None]:
-    """Says which worker ran out of memory, and which sizes take less."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
-            raise
-        said = str(error).partition("\n")[0]
-        raise MemoryExhaustedError(
-            f"worker {seat.rank} of {seat.world} ({seat.device} of {socket.gethostname()}) ran out of memory: {said}\n"
-            + smaller(train, seat.world)
-        ) from error
-
-
-def smaller(train: Train, world: int) -> str:
-    """What takes less memory: first of all values of `train.accumulate`, which leave the whole batch the same."""
-    rows = train.batch_size // (world * train.accumulate)
-    whole = [parts for parts in (2, 4, 8) if rows % parts == 0]
-    fewer = ", ".join(f"train.accumulate={train.accumulate * parts} takes {rows // parts}" for parts in whole)
-    lower = "lower train.batch_size, the task's length or the model's size"
-    return f"It took {rows} rows at a time; {fewer}. Or {lower}" if fewer else lower.capitalize()
 
 
 def with_precision(train: Train, seat: Seat) -> Train:

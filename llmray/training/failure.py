@@ -18,8 +18,9 @@ from llmray.job.results import Result
 from llmray.job.schema import Job
 from llmray.store import folder, journal, page, place
 from llmray.stream.errors import chain
-from llmray.training.attempt import MemoryExhaustedError, OtherJobError, smaller
+from llmray.training.attempt import OtherJobError
 from llmray.training.loop import DivergedError
+from llmray.training.memory import MemoryExhaustedError, smaller
 
 JSON, HTML = "failure.json", "failure.html"
 LAST_ROWS, LOG_LINES = 10, 60

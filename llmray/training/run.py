@@ -18,7 +18,8 @@ from llmray.store import folder, journal, place
 from llmray.store.journal import Progress
 from llmray.stream.datasets import in_order
 from llmray.training import failure
-from llmray.training.attempt import Attempt, Outcome, Seat, Work, identity, within_memory
+from llmray.training.attempt import Attempt, Outcome, Seat, Work, identity
+from llmray.training.memory import within_memory
 from llmray.training.plan import plan
 from llmray.training.stopping import interrupts
 from llmray.training.telling import Watch

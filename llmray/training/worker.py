@@ -14,8 +14,9 @@ from ray.train.torch import get_device
 from ray.train.v2._internal.logging.logging import get_train_application_worker_log_path
 
 from llmray.job.training import Scale
-from llmray.training.attempt import Attempt, Outcome, Seat, Work, within_memory
+from llmray.training.attempt import Attempt, Outcome, Seat, Work
 from llmray.training.failure import end_of
+from llmray.training.memory import within_memory
 from llmray.training.stopping import flag
 
 NOTICE_EVERY_S = 2.0

@@ -27,8 +27,9 @@ from llmray.job.schema import Job
 from llmray.store import journal, place
 from llmray.store.journal import Progress
 from llmray.training import attempt, checkpoint
-from llmray.training.attempt import Attempt, MemoryExhaustedError, Seat
+from llmray.training.attempt import Attempt, Seat
 from llmray.training.loop import DivergedError
+from llmray.training.memory import MemoryExhaustedError
 from llmray.training.plan import plan
 from llmray.training.run import train
 
