@@ -143,6 +143,7 @@ def _join(address: str) -> None:
         _require_answer(address)
         env = {"worker_process_setup_hook": speak_over_ray_s}
         if found or address.startswith(LOOPBACK):  # it is this user's, and asks for the token that Ray made for that
+            logging.getLogger("ray").setLevel(logging.ERROR)  # as `ray.init` will; or it warns of the token
             maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         with _constants(ON_LOOPBACK_ALONE if _is_on_loopback_alone(address) else {}):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=env)
