@@ -33,9 +33,9 @@ class Replica:
         write_whole()
         self.endpoint = endpoint
         self.predictor = replica.load(endpoint, model)
-        self.batcher = replica.queue(endpoint, self.predictor, Meter())
+        self.batcher = replica.queue(endpoint, self.predictor, limits, Meter())
         self.answered = completions.respond
-        self.example, self.patience_s = replica.example(self.predictor), limits.deadline_s
+        self.example = replica.example(self.predictor)
         self.known = replica.identity(self.predictor, model)
         self.application = replica.application(
             endpoint, self.known, self.batcher, _gate(keys, limits), self.predictor.about
@@ -49,7 +49,7 @@ class Replica:
 
     async def check_health(self) -> None:
         """Ray Serve asks every few seconds, and puts another replica in the place of one that raises three times."""
-        await self.batcher.check(self.example, self.patience_s)
+        await self.batcher.check(self.example)
 
     async def identity(self) -> Identity:
         return self.known

@@ -8,6 +8,7 @@ item by item.
 """
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -23,6 +24,9 @@ from llmray.tasks.base import Answer, Request
 Outcome: TypeAlias = Answer | RequestError
 Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]", float]
 """A request, where its answer goes, and when it came."""
+
+PASSES = 3
+"""Of the last so many, the longest foretells the next: few, so that one odd pass refuses nobody for long."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class Batcher:
         max_batch_size: int,
         wait_s: float,
         max_queued: int,
+        deadline_s: float = math.inf,
         told: Callable[[Pass], object] = lambda done: None,
     ) -> None:
         self.predict, self.stream_of, self.told = predict, stream, told
         self.max_batch_size, self.wait_s, self.max_queued = max_batch_size, wait_s, max_queued
+        self.deadline_s = deadline_s
         self.queue: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -59,6 +65,8 @@ class Batcher:
         self.streams_waiting = 0
         self.together = 0
         """Requests of the last pass."""
+        self.took_s: deque[float] = deque(maxlen=PASSES)
+        """Of the last passes."""
         self.worker: asyncio.Task[None] | None = None
         self.works, self.sound = False, True
         """Whether the model is at work, and has answered since the last `check`, or before it came here."""
@@ -123,24 +131,38 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 the per-request guard: reported to the one it concerns
             tell(_broken(error))
 
-    async def check(self, example: Request, patience_s: float) -> None:
-        """Raise `ModelError` where the model has not answered who asks for so long, or, left alone, not the example.
+    async def check(self, example: Request) -> None:
+        """Raise `ModelError` where the model has answered nobody within the deadline, or, left alone, not the example.
 
         It is spared that where it has just answered others.
         """
-        if self.works and self.owing_since and monotonic() - self.owing_since > patience_s:
-            raise ModelError(f"the model has not answered for {patience_s:g} s")
+        if self.works and self.owing_since and monotonic() - self.owing_since > self.deadline_s:
+            raise ModelError(f"the model has not answered for {self.deadline_s:g} s")
         if not (self.sound or self.works):
             [outcome] = await self._answered([example])
             if isinstance(outcome, Exception):
                 raise ModelError(f"the model no longer answers a plain request: {outcome}")
         self.sound = False
 
-    def require_room(self, count: int = 1) -> None:
-        """Raises `RequestError` (503) when so many more requests do not fit into the queue."""
-        if len(self.queue) + self.streams_waiting + count > self.max_queued:
-            waiting = len(self.queue) + self.streams_waiting
+    def require_room(self, count: int = 1, within_s: float = math.inf) -> None:
+        """Raises `RequestError` (503) when so many more requests do not fit into the queue, or would be answered too
+        late: after the deadline or, where that is sooner, `within_s`.
+        """
+        waiting = len(self.queue) + self.streams_waiting
+        if waiting + count > self.max_queued:
             raise RequestError(f"{waiting} requests are waiting; try again soon", 503)
+        within_s = min(within_s, self.deadline_s)
+        if self.queue and (needed_s := self._answered_after_s(count)) > within_s:
+            raise RequestError(
+                f"{waiting} requests are waiting; an answer would take {needed_s:.2g} s, not {within_s:g};"
+                " try again soon",
+                503,
+            )
+
+    def _answered_after_s(self, more: int) -> float:
+        """When so many more would have been answered, behind the pass that runs, if passes take as long as lately."""
+        passes = 1 + math.ceil((len(self.queue) + more) / self.max_batch_size)
+        return passes * max(self.took_s, default=0.0)
 
     async def _work(self) -> None:
         while True:
@@ -148,7 +170,8 @@ class Batcher:
                 continue
             began = monotonic()
             outcomes = await self._answered([request for request, _, _ in batch])
-            self.told(Pass(tuple(began - came for *_, came in batch), monotonic() - began, _tokens(outcomes)))
+            self.took_s.append(monotonic() - began)
+            self.told(Pass(tuple(began - came for *_, came in batch), self.took_s[-1], _tokens(outcomes)))
             for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                 if future.done():
                     continue

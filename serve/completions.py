@@ -36,7 +36,7 @@ async def _response(chat: bool, name: str, batcher: Batcher, body: bytes) -> Res
         pieces = batcher.stream(call.requests[0])
         return StreamingResponse(_events(call, await anext(pieces), pieces), headers=EVENT_STREAM)
     except RequestError as error:
-        return refusal(openai.complaint(error), openai_failure)
+        return refusal(openai.complaint(error, chat=chat), openai_failure)
     except LlmrayError as error:
         return JSONResponse(openai_failure(str(error), 500), 500)
 

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmray.job.errors import RequestError
 from serve.web import RETRY_AFTER_S, Failure, refusal
 
+WITHIN = "llmray.within_s"
+"""Where a request's scope tells the seconds in which its answer must begin."""
 HEADER = "x-llmray-deadline"
 """Seconds that a client is ready to wait; it can only shorten what the job file allows."""
 
@@ -36,7 +38,7 @@ class Deadline:
 
         try:
             async with asyncio.timeout(seconds) as timeout:
-                await self.app(scope, receive, send_in_time)
+                await self.app({**scope, WITHIN: seconds}, receive, send_in_time)
         except TimeoutError:
             if not timeout.expired():
                 raise

@@ -17,6 +17,7 @@ import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from filelock import FileLock
@@ -33,6 +34,8 @@ BIND = "LLMRAY_HAPROXY_BIND"
 """Environment variable that tells the launcher, which all Serves of a user share, where this one listens."""
 BUFFER_BYTES = 64 << 10
 """A request up to this size is held until it is whole, and only what was held can be sent again."""
+ARRIVAL_S = 30
+"""Within which a request must have come, up to `BUFFER_BYTES` of it: Ray would keep the connection for an hour."""
 DRAIN_S = 2
 """Time that a stopping replica stays reachable while HAProxy learns of it; Ray's 30 s are meant for cloud balancers."""
 PROXY_READY_S = 20
@@ -43,11 +46,14 @@ for word; do
   if [ "$before" = -f ]; then
     here=$(dirname "$word")
     printf '%s' {unavailable} > "$here/500.http"
+    printf '%s' {late} > "$here/408.http"
     sed -i -e "/^frontend prometheus/,/^ *mode/ s|bind .*|bind unix@$here/prometheus.sock mode 600|" \\
       -e "/^listen stats/,\\$ s|bind .*|bind unix@$here/stats.sock mode 600|" \\
       -e "s| mode 666 level admin| mode 600 level admin|" \\
       -e "/^frontend http_frontend/,/bind/ s|bind .*|bind ${{{bind}}}|" -e {headers} \\
-      -e "s|^defaults$|&\\n    option http-buffer-request|" -e {not_found} "$word"
+      -e "s|^defaults$|&\\n    option http-buffer-request\\n    timeout http-request {arrival_s}s\\n\
+    errorfile 408 $here/408.http|" \\
+      -e {not_found} "$word"
   fi
   before=$word
 done
@@ -64,7 +70,7 @@ HEADERS = (
 """Not let in from outside: they would steer Ray Serve past our deadlines, or break it where they are not UTF-8."""
 NOT_FOUND = (
     's|return status 404 .*|return status 404 content-type application/json lf-string \'{"error":'
-    ' "nothing is served at %[path,json(utf8s)]; /-/routes lists what is", "error_type": "validation"}\'|'
+    ' "nothing is served at %[path,json(utf8s)]; /-/routes lists what is"}\'|'
 )
 
 
@@ -154,7 +160,9 @@ def _write_launcher(folder: Path) -> Path:
     new = folder / f"haproxy.{os.getpid()}"
     new.write_text(
         LAUNCHER.format(
-            unavailable=shlex.quote(_unavailable()),
+            unavailable=shlex.quote(_page(503, "No replica can answer right now; try again soon", "Retry-After: 1")),
+            late=shlex.quote(_page(408, f"The request did not arrive within {ARRIVAL_S} s")),
+            arrival_s=ARRIVAL_S,
             bind=BIND,
             headers=shlex.quote(_without(HEADERS)),
             not_found=shlex.quote(NOT_FOUND),
@@ -170,7 +178,7 @@ def _without(headers: Sequence[str]) -> str:
     return f"s|^frontend http_frontend$|&{lines}|"
 
 
-def _unavailable() -> str:
-    body = compact(failure("No replica can answer right now; try again soon", 503))
-    head = ["HTTP/1.1 503 Service Unavailable", "Content-Type: application/json", "Retry-After: 1"]
-    return "\r\n".join([*head, f"Content-Length: {len(body)}", "", body])
+def _page(status: int, said: str, *headers: str) -> str:
+    body = compact(failure(said, status))
+    head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json", *headers]
+    return "\r\n".join([*head, f"Content-Length: {len(body)}", "Connection: close", "", body])

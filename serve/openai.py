@@ -151,10 +151,10 @@ def _complaint(error: Any) -> str:
     return f"{field}: {error['msg']}; found {str(error['input'])[:80]!r}"
 
 
-def complaint(error: RequestError) -> RequestError:
+def complaint(error: RequestError, *, chat: bool) -> RequestError:
     """A model's complaint in the words of OpenAI's fields."""
-    said = str(error).replace("inputs.messages", "messages", 1)
-    return RequestError(f"prompt{said.removeprefix('inputs')}" if said.startswith("inputs:") else said, error.status)
+    said, field = str(error), "messages" if chat else "prompt"
+    return RequestError(f"{field}{said.removeprefix('inputs')}" if said.startswith("inputs") else said, error.status)
 
 
 def write(call: Call, answers: Sequence[Answer | RequestError]) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def write(call: Call, answers: Sequence[Answer | RequestError]) -> dict[str, Any
     good: list[Answer] = []
     for answer in answers:
         if isinstance(answer, RequestError):
-            raise complaint(answer)
+            raise answer
         good.append(answer)
     choices = [_choice(call, place, answer) for place, answer in enumerate(good)]
     first_of_each_prompt = good[:: call.asked.n]

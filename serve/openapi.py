@@ -6,7 +6,7 @@ It does not know how they are read or written; `tests/serve` holds that the exam
 from typing import Any
 
 from serve.limits import MAX_CHARACTERS, MAX_MESSAGES, MAX_TEXTS
-from serve.shapes import GENERATING
+from serve.shapes import GENERATING, failure
 
 EXAMPLES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "qa": (
@@ -98,8 +98,10 @@ def described(task: str) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": _schema(task), "example": request}}
     if task == "captioning":
         content = {"image/png": {"schema": {"type": "string", "format": "binary"}}} | content
-    problem = {"application/json": {"example": {"error": "…", "error_type": "validation"}}}
-    errors = {status: {"description": text, "content": problem} for status, text in ERRORS.items()}
+    errors = {
+        status: {"description": text, "content": {"application/json": {"example": failure("…", status)}}}
+        for status, text in ERRORS.items()
+    }
     good = {200: {"content": {"application/json": {"example": answer}} | (STREAM if task in GENERATING else {})}}
     return {
         "summary": summary,

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from llmray.job.errors import ModelError, RequestError
-from llmray.job.schema import Endpoint, Model
+from llmray.job.schema import Endpoint, Limits, Model
 from llmray.model.predict import Predictor
 from llmray.tasks.base import Request
 from serve import routes
@@ -36,7 +36,9 @@ def load(endpoint: Endpoint, model: str) -> Predictor:
     return predictor
 
 
-def queue(endpoint: Endpoint, predictor: Predictor, told: Callable[[Pass], object] = lambda done: None) -> Batcher:
+def queue(
+    endpoint: Endpoint, predictor: Predictor, limits: Limits, told: Callable[[Pass], object] = lambda done: None
+) -> Batcher:
     """The one queue of all that is asked of it; `told` hears of every pass of the model."""
     return Batcher(
         predictor.predict,
@@ -44,6 +46,7 @@ def queue(endpoint: Endpoint, predictor: Predictor, told: Callable[[Pass], objec
         max_batch_size=endpoint.max_batch_size,
         wait_s=endpoint.batch_wait_s,
         max_queued=endpoint.max_queued,
+        deadline_s=limits.deadline_s,
         told=told,
     )
 

@@ -16,6 +16,7 @@ from llmray.job.errors import LlmrayError
 from llmray.tasks.base import Answer
 from serve import openapi, wire
 from serve.batcher import Batcher
+from serve.deadline import WITHIN
 from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
 from serve.shapes import EVENT_STREAM, ROUTES, Identity, failure, sse
@@ -45,7 +46,7 @@ def build(
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
     async def ask(request: Request) -> Response:
-        batcher.require_room()  # before the work of reading what would be refused
+        batcher.require_room(within_s=request.scope[WITHIN])  # before the work of reading what would be refused
         body = await body_of(request, limit)
         given = task, body, request.headers.get("content-type", "")
         here = task != "captioning" and len(body) <= SMALL_BYTES

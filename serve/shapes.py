@@ -28,6 +28,7 @@ GENERATING = ("causal_lm", "chat")
 """Tasks that `/v1` leads to."""
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 PRINTABLE = string.punctuation.replace("%", "") + " "
+KINDS = dict.fromkeys((400, 413, 415, 422), "validation") | dict.fromkeys((429, 503), "overloaded")
 LONGEST_MESSAGE = 1000
 """Characters of an error: it may quote what was sent."""
 
@@ -52,9 +53,9 @@ Part: TypeAlias = tuple[int, dict[str, str], Identity] | bytes
 
 
 def failure(message: str, status: int) -> dict[str, str]:
-    """Body of an error; `error_type` is what text-generation-inference calls its kind."""
-    kind = "overloaded" if status in (429, 503) else "validation" if status < 500 else "generation"
-    return {"error": _sendable(message), "error_type": kind}
+    """Body of an error; `error_type` is what text-generation-inference calls its kind, where it has a name for it."""
+    kind = KINDS.get(status, "generation" if status >= 500 else None)
+    return {"error": _sendable(message)} | ({"error_type": kind} if kind else {})
 
 
 def openai_failure(message: str, status: int) -> dict[str, Any]:

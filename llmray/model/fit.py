@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from llmray.job.errors import JobError, ModelError
@@ -119,11 +120,23 @@ def require_weights(reference: str, model: PreTrainedModel, info: dict[str, Any]
     missing = sorted(info["missing_keys"])
     if body := list(filter(inside, missing)):
         raise ModelError(f"{reference}: {_some(body)} missing from its weights; the folder is incomplete")
+    if broken := [name for name, weight in model.named_parameters() if not _finite(weight)]:
+        raise ModelError(
+            f"{reference}: {_some(broken)} NaN or infinite in its weights; take a checkpoint from before its training"
+            " diverged"
+        )
     if finished and missing:
         raise ModelError(
             f"{reference}: {_holds(model.config)}, whose head cannot answer {task.name} ({_some(missing)} missing);"
             " fine-tune it first"
         )
+
+
+def _finite(weight: torch.Tensor) -> bool:
+    """Without a copy as large as the weight; quantized ones hold integers and are not looked at."""
+    if weight.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16) or not weight.numel():
+        return True
+    return all(map(torch.isfinite, torch.aminmax(weight)))
 
 
 def _holds(config: PreTrainedConfig) -> str:

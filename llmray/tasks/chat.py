@@ -111,15 +111,15 @@ class Chat(CausalLanguageModel):
     def prepare(self, model: PreTrainedModel, request: Request) -> tuple[ChatParameters, list[int]]:
         parameters, messages = judged(ChatParameters, request.parameters), request.inputs["messages"]
         for place, message in enumerate(messages):
-            _require_message(message, f"inputs.messages[{place}]")
+            _require_message(message, f"inputs[{place}]")
         if not messages or messages[-1]["role"] == "assistant":
-            raise RequestError("inputs.messages: must end with a message that the assistant is to answer")
+            raise RequestError("inputs: must end with a message that the assistant is to answer")
         try:
             text = self.render(messages, prompt=True)
         except TemplateError as error:
-            raise RequestError(f"inputs.messages: do not fit the model's chat template: {error}") from None
+            raise RequestError(f"inputs: do not fit the model's chat template: {error}") from None
         ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return fitting(model, parameters, ids, "inputs.messages"), ids
+        return fitting(model, parameters, ids, "inputs"), ids
 
     @cached_property
     def end(self) -> int:

@@ -517,9 +517,16 @@ def test_a_key_is_asked_for_until_it_is_revoked(live: ServeResult, guarded: str)
 def test_a_wrong_key_raises_in_the_clients_what_they_call_it(live: ServeResult, guarded: str) -> None:
     with pytest.raises(openai.AuthenticationError, match="key"):
         openai_client(live, "llmray-wrong").completions.create(model="causal_lm", prompt="A red")
-    with pytest.raises(HfHubHTTPError, match="401") as refused:
-        InferenceClient(model=live.url, token="llmray-wrong").chat_completion(SAID)
-    assert refused.value.response.status_code == 401
+    hub = InferenceClient(token="llmray-wrong")
+    asking: list[Callable[[], object]] = [
+        lambda: hub.chat_completion(SAID, model=live.url),
+        lambda: hub.text_generation("A red", model=f"{live.url}/generate"),
+        lambda: list(hub.text_generation("A red", model=f"{live.url}/generate", stream=True)),
+    ]
+    for ask in asking:
+        with pytest.raises(HfHubHTTPError, match="401") as refused:
+            ask()
+        assert refused.value.response.status_code == 401
 
 
 @pytest.mark.browser

@@ -1,12 +1,14 @@
 """Each way in which a model folder can be broken is named, with what helps."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from llmray.job.errors import JobError, ModelError
 from llmray.job.load import load
@@ -40,6 +42,15 @@ def cut(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:50_000])
 
 
+def diverged(number: float) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights["bert.encoder.layer.1.output.dense.weight"][3, 5] = number
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    return change
+
+
 def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
@@ -64,6 +75,8 @@ def moved(folder: Path) -> None:
         (written("model.safetensors", ""), "damaged or cut short"),
         (written("llmray.json", "{"), "llmray.json: not valid JSON"),
         (written("llmray.json", "[]"), "llmray.json: should hold a JSON object, holds list"),
+        (diverged(math.nan), r"layer\.1\.output\.dense\.weight is NaN or infinite in its weights; take a checkpoint"),
+        (diverged(-math.inf), r"layer\.1\.output\.dense\.weight is NaN or infinite"),
         (gone("llmray.json"), "does not say which task it was trained for; name it as `task`"),
         (written("version.json", "{"), "version.json: not valid JSON"),
         (gone("token*"), r"no tokenizer there .*model\.tokenizer"),

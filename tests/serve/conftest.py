@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llmray.job.schema import Endpoint
+from llmray.job.schema import Endpoint, Limits
 from llmray.model.generate import Stream
 from llmray.tasks.base import Request
 from serve.batcher import Batcher
@@ -56,7 +56,7 @@ def applications(models: dict[str, str]) -> Iterator[tuple[str, FastAPI]]:
     for task, folder in models.items():
         end = Endpoint.model_validate({"task": task, "model": folder})
         predictor = replica.load(end, folder)
-        batcher, known = replica.queue(end, predictor), replica.identity(predictor, folder)
+        batcher, known = replica.queue(end, predictor, Limits()), replica.identity(predictor, folder)
         if task in GENERATING:
             generating[task] = Local(task, known, batcher)
         yield PREFIXES[task], replica.application(end, known, batcher, Gate(), predictor.about)

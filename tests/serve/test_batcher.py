@@ -1,7 +1,9 @@
 """Requests that arrive together share a pass; none spoils another."""
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +34,17 @@ class Model:
         return {"tokens": len(words)}
 
 
-def batcher(model: Model, size: int = 4, wait_s: float = 0.05, queued: int = 100) -> Batcher:
-    return Batcher(model.predict, model.stream, max_batch_size=size, wait_s=wait_s, max_queued=queued)
+def batcher(
+    model: Model, size: int = 4, wait_s: float = 0.05, queued: int = 100, deadline_s: float = math.inf
+) -> Batcher:
+    return Batcher(
+        model.predict,
+        model.stream,
+        max_batch_size=size,
+        wait_s=wait_s,
+        max_queued=queued,
+        deadline_s=deadline_s,
+    )
 
 
 def ask(text: str) -> Request:
@@ -178,12 +189,53 @@ def test_a_list_is_taken_whole_by_an_idle_model(count: int) -> None:
 def test_a_model_that_breaks_while_nobody_asks_is_no_longer_healthy() -> None:
     async def run() -> None:
         shared = batcher(Model())
-        await shared.check(ask("fine"), 60)
+        await shared.check(ask("fine"))
         with pytest.raises(ModelError, match=r"no longer answers a plain request: .*too much"):
-            await shared.check(ask("break"), 60)
-        await shared.check(ask("fine"), 60)
+            await shared.check(ask("break"))
+        await shared.check(ask("fine"))
 
     asyncio.run(run())
+
+
+class Slow(Model):
+    """Takes 0.1 s, and longer while it is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.free.set()
+
+    def predict(self, requests: Sequence[Request]) -> list[Outcome]:
+        time.sleep(0.1)
+        self.free.wait()
+        return super().predict(requests)
+
+
+@pytest.mark.parametrize(("deadline_s", "within_s"), [(0.25, math.inf), (60, 0.25)])
+def test_what_could_not_be_answered_in_time_is_refused_at_once(deadline_s: float, within_s: float) -> None:
+    model = Slow()
+
+    async def run() -> None:
+        shared = batcher(model, size=1, wait_s=0, deadline_s=deadline_s)
+        await shared.answer([ask("to learn how long it takes")])
+        model.free.clear()
+        asked = [asyncio.create_task(shared.answer([ask("runs")]))]
+        while not shared.works:
+            await asyncio.sleep(0.01)
+        shared.require_room(within_s=within_s)
+        asked.append(asyncio.create_task(shared.answer([ask("waits")])))
+        await asyncio.sleep(0)
+        with pytest.raises(
+            RequestError, match=r"1 requests are waiting; an answer would take 0\.\d+ s, not 0\.25"
+        ) as late:
+            shared.require_room(within_s=within_s)
+        assert late.value.status == 503
+        model.free.set()
+        await asyncio.gather(*asked)
+        shared.require_room(within_s=within_s)
+
+    asyncio.run(run())
+    assert model.passes == [1, 1, 1]
 
 
 def test_a_model_that_hangs_or_answers_nobody_is_no_longer_healthy() -> None:
@@ -193,9 +245,10 @@ def test_a_model_that_hangs_or_answers_nobody_is_no_longer_healthy() -> None:
         shared = Batcher(lambda _: held.wait() and [], model.stream, max_batch_size=1, wait_s=0, max_queued=9)
         asking = asyncio.create_task(shared.answer([ask("never")]))
         await asyncio.sleep(0.05)
-        await shared.check(ask("fine"), 60)  # it may be a long one
+        await shared.check(ask("fine"))  # it may be a long one
+        shared.deadline_s = 0.01
         with pytest.raises(ModelError, match=r"has not answered for 0\.01 s"):
-            await shared.check(ask("fine"), 0.01)
+            await shared.check(ask("fine"))
         held.set()
         asking.cancel()
 
@@ -208,7 +261,7 @@ def test_what_has_just_answered_and_what_only_refuses_is_healthy_without_being_a
         shared = batcher(model)
         for text in ("fine", "bad"):
             await shared.answer([ask(text)])
-            await shared.check(ask("break"), 60)
+            await shared.check(ask("break"))
         return model.passes
 
     assert asyncio.run(run()) == [1, 1]

@@ -1,10 +1,15 @@
 """HAProxy opens nothing but its one port, and fails in JSON."""
 
+import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,8 @@ from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
 from llmray.job.errors import ClusterError
 from serve import haproxy
+from serve.environment import free_block
+from serve.shapes import failure
 
 CONFIG = """global
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
@@ -36,23 +43,46 @@ listen stats
 """
 
 
+def launched(folder: Path, port: int, *options: str) -> subprocess.Popen[str]:
+    """The real HAProxy, which the launcher starts with what Ray writes."""
+    config = folder / "haproxy.cfg"
+    config.write_text(CONFIG.format(folder=folder))
+    ours = haproxy.settings(folder, (1, 3), haproxy.bind("127.0.0.1", port))
+    command = [ours["RAY_SERVE_HAPROXY_BINARY_PATH"], *options, "-f", str(config)]
+    return subprocess.Popen(command, env=os.environ | ours, stderr=subprocess.PIPE, text=True)
+
+
 @pytest.fixture
 def edited(tmp_path: Path) -> str:
-    """The configuration after the launcher has let the real HAProxy check it."""
-    config = tmp_path / "haproxy.cfg"
-    config.write_text(CONFIG.format(folder=tmp_path))
-    ours = haproxy.settings(tmp_path, (1, 3), haproxy.bind("0.0.0.0", 18998))
-    command = [ours["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)]
-    checked = subprocess.run(command, env=os.environ | ours, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stderr
-    return config.read_text()
+    """The configuration after the launcher has let HAProxy check it."""
+    with launched(tmp_path, 18998, "-c") as checked:
+        _, said = checked.communicate()
+    assert checked.returncode == 0, said
+    return (tmp_path / "haproxy.cfg").read_text()
+
+
+@pytest.fixture
+def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Where HAProxy listens, with no replica behind it."""
+    monkeypatch.setattr(haproxy, "ARRIVAL_S", 1)
+    chosen = free_block()[0]
+    with launched(tmp_path, chosen) as running:
+        while running.poll() is None and not listens(chosen):
+            time.sleep(0.05)
+        yield chosen
+        running.terminate()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_statistics_metrics_and_admin_are_unix_sockets_of_this_user(edited: str, tmp_path: Path) -> None:
     binds = re.findall(r"bind (.*)", edited)
     assert binds == [
         f"unix@{tmp_path}/prometheus.sock mode 600",
-        "0.0.0.0:18998",
+        "127.0.0.1:18998",
         f"unix@{tmp_path}/stats.sock mode 600",
     ]
     assert "mode 666" not in edited
@@ -70,6 +100,24 @@ def test_errors_are_json(edited: str, tmp_path: Path) -> None:
     assert "Retry-After: 1" in head
     assert f"Content-Length: {len(body)}" in head
     assert '"error_type": "overloaded"' in body
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{", 408, "did not arrive within 1 s"),
+        (b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n", 404, "nothing is served at /nowhere"),
+    ],
+)
+def test_what_reaches_no_route_is_told_why_in_json(port: int, sent: bytes, status: int, said: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as asked:
+        asked.sendall(sent)
+        found = HTTPResponse(asked)
+        found.begin()
+        body = json.loads(found.read())
+    assert (found.status, found.headers.get_content_type()) == (status, "application/json")
+    assert said in body["error"]
+    assert body.get("error_type") == failure("", status).get("error_type")
 
 
 def test_the_installed_ray_still_writes_what_the_launcher_edits() -> None:

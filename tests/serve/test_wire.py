@@ -209,6 +209,7 @@ def test_errors_say_what_kind_they_are(status: int) -> None:
     assert failure("no", status) == {"error": "no", "error_type": "validation"}
     assert failure("no", 503)["error_type"] == "overloaded"
     assert failure("no", 500)["error_type"] == "generation"
+    assert failure("no", 401) == {"error": "no"}
 
 
 @pytest.mark.parametrize("task", list(ROUTES))
