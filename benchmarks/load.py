@@ -7,7 +7,8 @@ one that is slow (`--size base`), or the clients are what is too slow.
 
 killed: three replicas, one of which `kill -9` ends every 5 s.  rolled: another version is served, and the first again,
 every 10 s.  scaled: nobody asks until no replica is left, then many do until there are three, three times.
-flooded: as many requests come as ten times what was answered in closed loop before, for a quarter of the time.
+flooded: as many requests come as ten times what was answered in closed loop before, for a quarter of the time, with a
+deadline of 5 s.
 cold: one request, when no replica is left; beside it the time that plain Python takes to load and ask the model.
 
 Prints a Markdown table of a scene's figures; some 15 minutes for all.  Ends with 1 where a request of the first three
@@ -47,6 +48,8 @@ from serve.environment import free_block
 
 KILL_EVERY_S, ROLL_EVERY_S = 5.0, 10.0
 TIMES_CAPACITY = 10
+DEADLINE_S = 5
+"""Of the flood's requests."""
 PATIENCE_S = 120
 RUNS = 3
 """Of scaling to and from nothing, and of cold starts."""
@@ -73,9 +76,9 @@ class Stage:
     port: int
     url: str = ""
 
-    def serve(self, version: int = 0, **options: Any) -> None:
+    def serve(self, version: int = 0, deadline_s: float = PATIENCE_S, **options: Any) -> None:
         end = {"task": "qa", "model": self.models[version], "engine": "auto", "cpus": 0.1} | options
-        job = Serve.model_validate({"port": self.port, "endpoints": [end]})
+        job = Serve.model_validate({"port": self.port, "endpoints": [end], "limits": {"deadline_s": deadline_s}})
         self.url = f"{deploy(job, None, Progress.silent()).url}/qa"
 
     def ask(self, way: Callable[[str, list[bytes], Any, float], list[Asked]], much: float, seconds: float) -> Any:
@@ -156,7 +159,7 @@ def scaled(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def flooded(stage: Stage, asked: argparse.Namespace) -> dict[str, Any]:
-    stage.serve(max_replicas=1, cpus=1)
+    stage.serve(max_replicas=1, cpus=1, deadline_s=DEADLINE_S)
     seconds = asked.seconds / 4
     best = per_second(stage.ask(closed, asked.clients, seconds).result())
     usual = ms(stage.ask(closed, 1, seconds / 4).result(), 50)

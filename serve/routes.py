@@ -12,15 +12,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
 
-from llmray.job.errors import LlmrayError
+from llmray.job.errors import LlmrayError, RequestError
 from llmray.tasks.base import Answer
 from serve import openapi, wire
 from serve.batcher import Batcher
 from serve.deadline import WITHIN
 from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
-from serve.shapes import EVENT_STREAM, ROUTES, Identity, failure, sse
-from serve.web import Envelope, answer_errors, body_of, post
+from serve.shapes import EVENT_STREAM, ROUTES, SPARED, Identity, failure, sse
+from serve.web import Envelope, answer_errors, body_of, post, refusal
 
 SMALL_BYTES = 16 << 10
 """Text that is read in less time than another thread takes to be asked; so small a picture may unpack to megabytes."""
@@ -46,7 +46,12 @@ def build(
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
     async def ask(request: Request) -> Response:
-        batcher.require_room(within_s=request.scope[WITHIN])  # before the work of reading what would be refused
+        try:
+            batcher.require_room(within_s=request.scope[WITHIN])  # before the work of reading what would be refused
+        except RequestError as full:
+            response = refusal(full, failure)
+            response.headers[SPARED] = f"{1000 * batcher.full_for_s():.0f}"
+            return response
         body = await body_of(request, limit)
         given = task, body, request.headers.get("content-type", "")
         here = task != "captioning" and len(body) <= SMALL_BYTES

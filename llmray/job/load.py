@@ -167,7 +167,8 @@ def _message(error: ErrorDetails, place: _Place) -> str:
     key = ".".join(str(part) for part in _written(loc)) or place.what
     text = next((t for k, t in place.overridden.items() if key == k or k.startswith(key + ".")), None)
     in_file = f"{place.name}:{_line(loc, place.node)}" if place.node else place.name
-    lines = [f"{f'on the command line, {text!r}' if text else in_file}: {key}: {_problem(error)}"]
+    where = f"on the command line, {text!r}" if text else in_file
+    lines = [": ".join([*dict.fromkeys((where, key)), _problem(error)])]
     if error["type"] not in ("missing", "value_error"):
         lines.append(f"  found: {_short(error['input'])}")
     wrong, valid = _wrong_and_valid(error, place.model)

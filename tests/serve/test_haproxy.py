@@ -10,8 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import pytest
 from ray.serve._private.constants import HTTP_PROXY_TIMEOUT, PROXY_HEALTH_CHECK_UNHEALTHY_THRESHOLD
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
@@ -19,7 +22,7 @@ from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 from llmray.job.errors import ClusterError
 from serve import haproxy
 from serve.environment import free_block
-from serve.shapes import failure
+from serve.shapes import SPARED, failure
 
 CONFIG = """global
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
@@ -34,19 +37,28 @@ frontend prometheus
     mode http
 frontend http_frontend
     bind *:18999
+    use_backend http-qa if {{ path_beg /qa }}
+    use_backend http-qa-two if {{ path_beg /other }}
     default_backend default_backend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
+backend http-qa
+    server one 127.0.0.1:{replica}
+backend http-qa-two
+    server one 127.0.0.1:{replica}
 listen stats
   bind *:8404
   stats enable
 """
 
 
-def launched(folder: Path, port: int, *options: str) -> subprocess.Popen[str]:
+FULL_FOR_S = 2.0
+
+
+def launched(folder: Path, port: int, *options: str, replica: int = 1) -> subprocess.Popen[str]:
     """The real HAProxy, which the launcher starts with what Ray writes."""
     config = folder / "haproxy.cfg"
-    config.write_text(CONFIG.format(folder=folder))
+    config.write_text(CONFIG.format(folder=folder, replica=replica))
     ours = haproxy.settings(folder, (1, 3), haproxy.bind("127.0.0.1", port))
     command = [ours["RAY_SERVE_HAPROXY_BINARY_PATH"], *options, "-f", str(config)]
     return subprocess.Popen(command, env=os.environ | ours, stderr=subprocess.PIPE, text=True)
@@ -61,12 +73,43 @@ def edited(tmp_path: Path) -> str:
     return (tmp_path / "haproxy.cfg").read_text()
 
 
+class Full(BaseHTTPRequestHandler):
+    """A replica that has no room, and says for how long."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.asked.append(f"{self.command} {self.path}")
+        self.send_response(503)
+        self.send_header(SPARED, f"{1000 * FULL_FOR_S:.0f}")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
 @pytest.fixture
-def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Where HAProxy listens, with no replica behind it."""
+def full() -> Iterator[HTTPServer]:
+    Full.asked.clear()
+    with HTTPServer(("127.0.0.1", 0), Full) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def port(tmp_path: Path, full: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Where HAProxy listens, before a replica that is full."""
     monkeypatch.setattr(haproxy, "ARRIVAL_S", 1)
     chosen = free_block()[0]
-    with launched(tmp_path, chosen) as running:
+    with launched(tmp_path, chosen, replica=full.server_port) as running:
         while running.poll() is None and not listens(chosen):
             time.sleep(0.05)
         yield chosen
@@ -120,6 +163,19 @@ def test_what_reaches_no_route_is_told_why_in_json(port: int, sent: bytes, statu
     assert body.get("error_type") == failure("", status).get("error_type")
 
 
+def test_a_replica_that_is_full_is_spared_for_the_time_it_says(port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+        first, second = http.post("/qa", content="a"), http.post("/qa", content="b")
+        http.get("/qa")
+        http.post("/other", content="c")
+        time.sleep(FULL_FOR_S)
+        http.post("/qa", content="d")
+    assert Full.asked == ["POST /qa", "GET /qa", "POST /other", "POST /qa"]
+    assert SPARED not in first.headers
+    assert (second.status_code, second.headers["retry-after"]) == (503, "1")
+    assert second.json() == failure(second.json()["error"], 503)
+
+
 def test_the_installed_ray_still_writes_what_the_launcher_edits() -> None:
     for written in (
         "frontend http_frontend\n    bind {{",
@@ -127,6 +183,7 @@ def test_the_installed_ray_still_writes_what_the_launcher_edits() -> None:
         "listen stats\n  bind *:",
         "mode 666 level admin",
         "status 404",
+        "backend {{ backend.name",
     ):
         assert written in HAPROXY_CONFIG_TEMPLATE
 

@@ -14,7 +14,7 @@ from llmray.model.generate import Stream
 from llmray.tasks.base import Request
 from serve import limits, routes
 from serve.batcher import Batcher, Outcome
-from serve.shapes import Identity
+from serve.shapes import SPARED, Identity
 
 ONE_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
@@ -195,5 +195,5 @@ def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:
         for thread in threads:
             thread.join()
     assert found.status_code == 503
-    assert found.headers["retry-after"] == "1"
+    assert (found.headers["retry-after"], found.headers[SPARED]) == ("1", "0")
     assert found.json()["error_type"] == "overloaded"
