@@ -61,6 +61,9 @@ class Train(Section):
     add it to it."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest norm of the gradient; null for none."""
+    max_loss: float | None = Field(None, gt=0)
+    """A loss of one step above which training counts as diverged and ends, as it does where loss or gradient are no
+    numbers; null for none."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each target that is spread over all classes alike; validation does without."""
     chunked_loss: bool | Literal["auto"] = "auto"

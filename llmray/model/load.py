@@ -25,6 +25,7 @@ NEW = "new:"
 CARD = "llmray.json"
 PICTURES = "preprocessor_config.json"
 GENERATION = "generation_config.json"
+FORMS = "; give a folder in Hugging Face layout, a hub id, registry:NAME@alias or new:PRESET"
 
 
 def section(reference: str) -> Model:
@@ -38,7 +39,7 @@ def resolve(reference: str, registry_root: str | None = None) -> str:
     Raises `StoreError` for an unknown model, `ModelError` for a folder that does not exist.
     """
     if not reference.strip():
-        raise ModelError("model.from: is empty; give a folder, a hub id, registry:NAME@alias or new:PRESET")
+        raise ModelError(f"model.from: is empty{FORMS}")
     if reference.startswith(registry.PREFIX):
         reference = registry.referred(reference, registry_root).folder
     if reference.startswith(NEW) or _is_hub_id(reference):
@@ -46,7 +47,7 @@ def resolve(reference: str, registry_root: str | None = None) -> str:
     if place.is_local(reference):
         reference = str(Path(reference.removeprefix("file://")).expanduser())
     if not place.exists(reference):
-        raise ModelError(f"{reference}: no such model folder{fit.near(reference)}")
+        raise ModelError(f"{reference}: no such model folder{fit.near(reference) or FORMS}")
     folder = place.local_copy(reference)
     if folder.is_file():
         raise ModelError(f"{reference}: is a file; a model is a folder in Hugging Face layout")

@@ -29,7 +29,7 @@ FIRST_SCALE = 16.0
 
 
 class DivergedError(LlmrayError):
-    """Loss or gradient is no longer a number; more steps cannot mend it."""
+    """Loss or gradient is no longer a number, or the loss larger than the job allows; more steps do not mend it."""
 
 
 def fit(
@@ -59,13 +59,14 @@ def fit(
     to `should_stop`.  `unlogged` holds the sums of steps since the last row, to begin with and from then on, `scaler`
     what `loss_scale` gives; `batch_of` tells where in the data a step's batch is.
 
-    Raises `DivergedError` at the next row or checkpoint after a step whose loss or gradient is no number.
+    Raises `DivergedError` at the next row or checkpoint after a step whose loss or gradient is no number, or whose loss
+    is above `train.max_loss`.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
     weights = [p for p in learner.parameters() if p.requires_grad]
     scaler = scaler or loss_scale(train, device)
     together = 1 if alone else world
-    meter, broken = Meter(device, world, alone, unlogged), Broken(device)
+    meter, broken = Meter(device, world, alone, unlogged), Broken(device, train.max_loss)
     learner.train()
     for step in range(start_step, total_steps):
         for group in optimizer.param_groups:
@@ -178,18 +179,21 @@ def tokens(batch: Tensors) -> int:
 
 
 class Broken:
-    """The first step whose loss or gradient was no number, kept where they are: to look makes a GPU wait.
+    """The first step whose loss or gradient was no number, or its loss above `most`, kept where they are: to look makes
+    a GPU wait.
 
     A weight that became infinite or NaN once stays so: training on is waste, and saving it is harm.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, most: float | None) -> None:
+        self.most = math.inf if most is None else most
         self.first = torch.zeros(3, dtype=torch.float64, device=device)
         """Step (0: none), loss and gradient."""
 
     def add(self, step: int, loss: torch.Tensor, gradient: torch.Tensor) -> None:
         found = torch.stack([torch.full_like(loss, step), loss, gradient.to(loss)])
-        self.first = torch.where((self.first[0] > 0) | found.isfinite().all(), self.first, found)
+        well = found.isfinite().all() & (loss <= self.most)
+        self.first = torch.where((self.first[0] > 0) | well, self.first, found)
 
     def refuse(self, batch_of: Callable[[int], str] | None) -> None:
         """Raise `DivergedError` if there was one."""
@@ -197,10 +201,12 @@ class Broken:
         if not step:
             return
         batch = f"\nIts batch: {batch_of(int(step))}" if batch_of else ""
+        wrong = f"loss ({loss:g}) or gradient ({gradient:g}) is no number"
+        if math.isfinite(loss) and math.isfinite(gradient):
+            wrong = f"loss ({loss:g}) is above train.max_loss ({self.most:g})"
         raise DivergedError(
-            f"training diverged: at step {step:.0f} for the first time loss ({loss:g}) or gradient ({gradient:g}) is no"
-            " number; the last checkpoint before it is kept. Lower train.learning_rate, raise train.warmup_steps, or"
-            f" set train.clip_norm{batch}"
+            f"training diverged: at step {step:.0f} for the first time {wrong}; the last checkpoint before it is kept."
+            f" Lower train.learning_rate, raise train.warmup_steps, or set train.clip_norm{batch}"
         )
 
 

@@ -102,6 +102,7 @@ def test_kubernetes_accepts_it() -> None:
             kubernetes_validate.validate(manifest, "1.33", strict=True)
 
 
+@pytest.mark.slow
 def test_kuberay_accepts_it(shared_data: Path) -> None:
     kinds = [manifest for manifest in manifests() if manifest["apiVersion"] == "ray.io/v1"]
     assert [manifest["kind"] for manifest in kinds] == ["RayCluster", "RayJob", "RayService"]

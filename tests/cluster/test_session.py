@@ -55,7 +55,12 @@ def test_workers_ask_the_ray_that_they_are_in_for_its_state(ray_cluster: None) -
 
 @pytest.mark.skipif(not can_copy(), reason="copies are made on Linux, where there is no GPU")
 @pytest.mark.parametrize(
-    ("environment", "options"), [({}, []), ({"env_vars": {"A": "1"}}, []), ({"env_vars": {"A": "1"}}, ["-s"])]
+    ("environment", "options"),
+    [
+        ({}, []),
+        pytest.param({"env_vars": {"A": "1"}}, [], marks=pytest.mark.slow),
+        pytest.param({"env_vars": {"A": "1"}}, ["-s"], marks=pytest.mark.slow),
+    ],
 )
 def test_workers_are_copies_of_what_has_imported_torch(environment: dict[str, Any], options: list[str]) -> None:
     code = f"""
@@ -72,6 +77,7 @@ with session(Scale(), cpus=1):
     assert out.stdout.strip() == f"(True, {len(options)})", out.stderr
 
 
+@pytest.mark.slow
 def test_workers_start_from_a_path_with_spaces(tmp_path: Path) -> None:
     """With a runtime environment of their own, which is what Ray Train's and Serve's actors have."""
     (tmp_path / "my venv").symlink_to(sys.prefix)
@@ -88,6 +94,7 @@ with session(Scale(), cpus=1):
     assert out.stdout.strip() == str(python), out.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nice", [True, False])
 def test_what_is_waited_for_has_the_priority_of_other_programs(nice: bool) -> None:
     code = f"""

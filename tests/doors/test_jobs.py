@@ -103,6 +103,7 @@ def test_unknown_jobs_and_addresses_are_named(elsewhere):
         jobs.list_jobs("http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_the_fit_check_runs_there_and_tells_what_it_found(elsewhere, tmp_path):
     spec = {"name": "a", "provider": "kubernetes", "image": "x", "storage": f"{tmp_path}/storage"}
     job = {"task": "causal_lm", "model": {"from": "new:llama-8b"}, "train": {"steps": 1}, "scale": {"workers": 2}}

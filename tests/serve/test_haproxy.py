@@ -113,7 +113,7 @@ def port(tmp_path: Path, full: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> I
         while running.poll() is None and not listens(chosen):
             time.sleep(0.05)
         yield chosen
-        running.terminate()
+        running.kill()
 
 
 def listens(port: int) -> bool:

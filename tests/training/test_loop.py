@@ -171,6 +171,22 @@ def test_the_first_step_that_broke_is_named_with_its_batch_however_late_it_is_se
     assert (seen, saved) == ([], [])
 
 
+@pytest.mark.parametrize(("max_loss", "steps"), [(3.0, 2), (30.0, 30), (None, 30)])
+def test_a_loss_above_what_the_job_allows_ends_the_run(max_loss: float | None, steps: int) -> None:
+    spiked = (batch | {"factor": torch.tensor(9.0 if step == 2 else 1.0)} for step, batch in enumerate(parts(16), 1))
+    train = Train(batch_size=ROWS, precision="fp32", learning_rate=1e-9, log_every=30, max_loss=max_loss)
+    model, saved = model_of(), list[int]()
+    found = fit(
+        Learner(model, Factored()), spiked, train, 30, optimizer=optimizer(model, train), on_checkpoint=saved.append  # type: ignore[arg-type]
+    )  # fmt: skip
+    if steps == 30:
+        assert [row["step"] for row in found] == saved == [30]
+        return
+    with pytest.raises(DivergedError, match=r"step 2 .* loss \(\d\d.*\) is above train.max_loss \(3\)"):
+        list(found)
+    assert saved == []
+
+
 class Ruled(NextWord):
     """A loss that is infinite while its gradient is none, as of a word that a model has ruled out."""
 
