@@ -64,5 +64,5 @@ def test_a_model_that_tells_no_persons_is_refused(folder: Path, tmp_path: Path) 
     with pytest.raises(ModelError, match="tells no persons; its labels are LOC, O"):
         Names(str(tmp_path)).require()
     Names(str(folder)).require()
-    with pytest.raises(ModelError, match="no such model folder; give a folder .* or new:PRESET"):
+    with pytest.raises(ModelError, match=r"no such model folder; give a folder .* or new:PRESET"):
         list(Names(str(tmp_path / "none"))(""))
