@@ -34,7 +34,7 @@ class Echo:
         from serve.whole import write_whole
 
         write_whole()
-        batcher = replica.queue(endpoint, self, Limits(), Meter())  # type: ignore[arg-type]
+        batcher = replica.queue(endpoint, self, limits, Meter())  # type: ignore[arg-type]
         gate, known = Gate(Keys(keys) if keys else None, limits), Identity("echo", "1", "none", "")
         self.application = replica.application(endpoint, known, batcher, gate, {})
 

@@ -25,12 +25,10 @@ Outcome: TypeAlias = Answer | RequestError
 Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]", float]
 """A request, where its answer goes, and when it came."""
 
-LONGER = 1.25
+MARGIN = 1.25
 """How much longer than foretold it may take: better refused at once than given up at the deadline."""
 PASSES = 3
 """Of the last so many, the longest foretells the next: few, so that one odd pass refuses nobody for long."""
-FULL_FOR_S = 0.1
-"""Short, because other replicas may have room."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,8 @@ class Batcher:
         """Requests of the last pass."""
         self.took_s: deque[float] = deque(maxlen=PASSES)
         """Of the last passes."""
+        self.began: float | None = None
+        """When the pass began that runs."""
         self.worker: asyncio.Task[None] | None = None
         self.works, self.sound = False, True
         """Whether the model is at work, and has answered since the last `check`, or before it came here."""
@@ -78,12 +78,13 @@ class Batcher:
         """When it was first asked of all the times that it then did not answer."""
 
     async def answer(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue.
+        """Answer requests in order.  Raises `RequestError` (503) when they do not fit into the queue or come too late.
 
         When it is cancelled, those that still wait are never run.
         """
         if self.queue:
             self.require_room(len(requests))
+            self.require_time(len(requests))
         self.worker = self.worker or asyncio.create_task(self._work())
         futures = [asyncio.get_running_loop().create_future() for _ in requests]
         self.queue.extend((request, future, monotonic()) for request, future in zip(requests, futures, strict=True))
@@ -148,38 +149,33 @@ class Batcher:
                 raise ModelError(f"the model no longer answers a plain request: {outcome}")
         self.sound = False
 
-    def require_room(self, count: int = 1, within_s: float = math.inf) -> None:
-        """Raises `RequestError` (503) when so many more requests do not fit into the queue, or would be answered too
-        late: after the deadline or, where that is sooner, `within_s`.
-        """
+    def require_room(self, count: int = 1) -> None:
+        """Raises `RequestError` (503) when so many more requests do not fit into the queue."""
         waiting = len(self.queue) + self.streams_waiting
         if waiting + count > self.max_queued:
             raise RequestError(f"{waiting} requests are waiting; try again soon", 503)
-        within_s = min(within_s, self.deadline_s)
-        if self.queue and (needed_s := self._answered_after_s(count)) > within_s:
-            raise RequestError(
-                f"{waiting} requests are waiting; an answer would take {needed_s:.2g} s, not {within_s:g};"
-                " try again soon",
-                503,
-            )
 
-    def full_for_s(self) -> float:
-        """A time in which a full queue will not have become an empty one."""
-        return min(FULL_FOR_S, max(self.took_s, default=0.0) / 2)
-
-    def _answered_after_s(self, more: int) -> float:
-        """When so many more would have been answered, behind the pass that runs, judged by it and the last passes."""
-        passes = 1 + math.ceil((len(self.queue) + more) / self.max_batch_size)
-        runs_s = monotonic() - self.owing_since if self.works and self.owing_since else 0.0
-        return passes * max(runs_s, *self.took_s, 0.0) * LONGER
+    def require_time(self, count: int = 1, within_s: float = math.inf) -> None:
+        """Raises `RequestError` (503) when so many more requests would be answered after the deadline or, where that is
+        sooner, `within_s`: judged by the last passes.  What the next pass can take along is never too late.
+        """
+        passes, within_s = math.ceil((len(self.queue) + count) / self.max_batch_size), min(within_s, self.deadline_s)
+        ran_s = monotonic() - self.began if self.began else 0.0
+        longest_s = max(ran_s, *self.took_s, 0.0)
+        left_s = longest_s - ran_s if self.began else 0.0
+        needed_s = (left_s + passes * longest_s) * MARGIN
+        if passes > 1 and needed_s > within_s:
+            said = f"{len(self.queue)} requests are waiting; an answer would take {needed_s:.2g} s, not {within_s:g}"
+            raise RequestError(f"{said}; try again soon", 503)
 
     async def _work(self) -> None:
         while True:
             if not (batch := await self._gather()):
                 continue
-            began = monotonic()
+            self.began = began = monotonic()
             outcomes = await self._answered([request for request, _, _ in batch])
             self.took_s.append(monotonic() - began)
+            self.began = None
             self.told(Pass(tuple(began - came for *_, came in batch), self.took_s[-1], _tokens(outcomes)))
             for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                 if future.done():

@@ -31,12 +31,15 @@ async def respond(task: str, known: Identity, batcher: Batcher, body: bytes) -> 
 async def _response(chat: bool, name: str, batcher: Batcher, body: bytes) -> Response:
     try:
         call = await asyncio.to_thread(openai.read, chat, name, body)
-        if not call.asked.stream:
-            return JSONResponse(openai.write(call, await batcher.answer(call.requests)))
-        pieces = batcher.stream(call.requests[0])
-        return StreamingResponse(_events(call, await anext(pieces), pieces), headers=EVENT_STREAM)
+        try:
+            if not call.asked.stream:
+                return JSONResponse(openai.write(call, await batcher.answer(call.requests)))
+            pieces = batcher.stream(call.requests[0])
+            return StreamingResponse(_events(call, await anext(pieces), pieces), headers=EVENT_STREAM)
+        except RequestError as error:
+            raise openai.complaint(error, chat=chat) from None
     except RequestError as error:
-        return refusal(openai.complaint(error, chat=chat), openai_failure)
+        return refusal(error, openai_failure)
     except LlmrayError as error:
         return JSONResponse(openai_failure(str(error), 500), 500)
 

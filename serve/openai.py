@@ -3,6 +3,7 @@
 It does not know who answers, nor HTTP beyond the status that a `RequestError` carries.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -153,8 +154,8 @@ def _complaint(error: Any) -> str:
 
 def complaint(error: RequestError, *, chat: bool) -> RequestError:
     """A model's complaint in the words of OpenAI's fields."""
-    said, field = str(error), "messages" if chat else "prompt"
-    return RequestError(f"{field}{said.removeprefix('inputs')}" if said.startswith("inputs") else said, error.status)
+    field = "messages" if chat else "prompt"
+    return RequestError(re.sub(r"^inputs(?=[:\[])", field, str(error)), error.status)
 
 
 def write(call: Call, answers: Sequence[Answer | RequestError]) -> dict[str, Any]:

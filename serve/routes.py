@@ -19,7 +19,7 @@ from serve.batcher import Batcher
 from serve.deadline import WITHIN
 from serve.gate import Gate
 from serve.limits import MAX_PICTURE_BODY_BYTES, MAX_TEXT_BODY_BYTES
-from serve.shapes import EVENT_STREAM, ROUTES, SPARED, Identity, failure, sse
+from serve.shapes import EVENT_STREAM, GENERATING, ROUTES, SHED, SHED_MOST_MS, Identity, failure, sse
 from serve.web import Envelope, answer_errors, body_of, post, refusal
 
 SMALL_BYTES = 16 << 10
@@ -46,12 +46,14 @@ def build(
     limit = MAX_PICTURE_BODY_BYTES if task == "captioning" else MAX_TEXT_BODY_BYTES
 
     async def ask(request: Request) -> Response:
-        try:
-            batcher.require_room(within_s=request.scope[WITHIN])  # before the work of reading what would be refused
+        try:  # before the work of reading what would be refused
+            batcher.require_room()
+            if task not in GENERATING:  # whose streams wait for no pass
+                batcher.require_time()
         except RequestError as full:
-            response = refusal(full, failure)
-            response.headers[SPARED] = f"{1000 * batcher.full_for_s():.0f}"
-            return response
+            return _shed(full, batcher)
+        if task not in GENERATING:
+            batcher.require_time(within_s=request.scope[WITHIN])
         body = await body_of(request, limit)
         given = task, body, request.headers.get("content-type", "")
         here = task != "captioning" and len(body) <= SMALL_BYTES
@@ -73,6 +75,14 @@ def build(
     app.add_middleware(Envelope, headers=identity.headers(), name=alias)
     answer_errors(app, failure)
     return app
+
+
+def _shed(full: RequestError, batcher: Batcher) -> Response:
+    """The refusal, and for how long the next ones are not worth asking for: half a pass, so that none finds the model
+    idle, neither here nor at a replica that is as fast."""
+    response = refusal(full, failure)
+    response.headers[SHED] = f"{min(SHED_MOST_MS, 500 * min(batcher.took_s, default=0.0)):.0f}"
+    return response
 
 
 async def _streamed(batcher: Batcher, call: wire.Call) -> Response:

@@ -28,8 +28,10 @@ GENERATING = ("causal_lm", "chat")
 """Tasks that `/v1` leads to."""
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 PRINTABLE = string.punctuation.replace("%", "") + " "
-SPARED = "x-llmray-spared-ms"
-"""Header of a refusal, for HAProxy alone: so long it is to refuse by itself what else comes to that route."""
+SHED = "x-llmray-shed-ms"
+"""Header of a refusal, for HAProxy alone: so long it is to refuse by itself what else comes to that endpoint."""
+SHED_MOST_MS = 100
+"""Short, because other replicas may have room."""
 KINDS = dict.fromkeys((400, 413, 415, 422), "validation") | dict.fromkeys((429, 503), "overloaded")
 LONGEST_MESSAGE = 1000
 """Characters of an error: it may quote what was sent."""

@@ -101,7 +101,7 @@ def require_size(reference: str, config: PreTrainedConfig, task: Task) -> None:
 
 
 def require_weights(reference: str, model: PreTrainedModel, info: dict[str, Any], task: Task, finished: bool) -> None:
-    """Refuse weights of other shapes than the config's, missing ones, and for answering a head that was never trained.
+    """Refuse weights of other shapes than the config's, missing ones, NaN, and for answering a head never trained.
 
     Training may begin with a new head; then only the body must be whole, and classes may be others than before.
     """
@@ -120,15 +120,15 @@ def require_weights(reference: str, model: PreTrainedModel, info: dict[str, Any]
     missing = sorted(info["missing_keys"])
     if body := list(filter(inside, missing)):
         raise ModelError(f"{reference}: {_some(body)} missing from its weights; the folder is incomplete")
-    if broken := [name for name, weight in model.named_parameters() if not _finite(weight)]:
-        raise ModelError(
-            f"{reference}: {_some(broken)} NaN or infinite in its weights; take a checkpoint from before its training"
-            " diverged"
-        )
     if finished and missing:
         raise ModelError(
             f"{reference}: {_holds(model.config)}, whose head cannot answer {task.name} ({_some(missing)} missing);"
             " fine-tune it first"
+        )
+    if broken := [name for name, weight in model.named_parameters() if not _finite(weight)]:
+        raise ModelError(
+            f"{reference}: {_some(broken)} NaN or infinite in its weights; take a checkpoint from before its training"
+            " diverged"
         )
 
 

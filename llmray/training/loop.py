@@ -203,7 +203,7 @@ class Broken:
         batch = f"\nIts batch: {batch_of(int(step))}" if batch_of else ""
         wrong = f"loss ({loss:g}) or gradient ({gradient:g}) is no number"
         if math.isfinite(loss) and math.isfinite(gradient):
-            wrong = f"loss ({loss:g}) is above train.max_loss ({self.most:g})"
+            wrong = f"loss ({loss:g}) is above train.max_loss ({self.most:g}), which may be too low"
         raise DivergedError(
             f"training diverged: at step {step:.0f} for the first time {wrong}; the last checkpoint before it is kept."
             f" Lower train.learning_rate, raise train.warmup_steps, or set train.clip_norm{batch}"

@@ -211,31 +211,30 @@ class Slow(Model):
         return super().predict(requests)
 
 
-@pytest.mark.parametrize(("deadline_s", "within_s"), [(0.25, math.inf), (60, 0.25)])
+@pytest.mark.parametrize(("deadline_s", "within_s"), [(0.2, math.inf), (60, 0.2)])
 def test_what_could_not_be_answered_in_time_is_refused_at_once(deadline_s: float, within_s: float) -> None:
     model = Slow()
 
     async def run() -> None:
-        shared = batcher(model, size=1, wait_s=0, deadline_s=deadline_s)
+        shared = batcher(model, size=2, wait_s=0, deadline_s=deadline_s)
         await shared.answer([ask("to learn how long it takes")])
         model.free.clear()
         asked = [asyncio.create_task(shared.answer([ask("runs")]))]
         while not shared.works:
             await asyncio.sleep(0.01)
-        shared.require_room(within_s=within_s)
-        asked.append(asyncio.create_task(shared.answer([ask("waits")])))
-        await asyncio.sleep(0)
-        with pytest.raises(
-            RequestError, match=r"1 requests are waiting; an answer would take 0\.\d+ s, not 0\.25"
-        ) as late:
-            shared.require_room(within_s=within_s)
+        for text in ("waits", "waits too"):
+            shared.require_time(within_s=within_s)  # the next pass takes it along
+            asked.append(asyncio.create_task(shared.answer([ask(text)])))
+            await asyncio.sleep(0)
+        with pytest.raises(RequestError, match=r"2 requests .*; an answer would take [\d.]+ s, not 0\.2;") as late:
+            shared.require_time(within_s=within_s)
         assert late.value.status == 503
         model.free.set()
         await asyncio.gather(*asked)
-        shared.require_room(within_s=within_s)
+        shared.require_time(within_s=within_s)
 
     asyncio.run(run())
-    assert model.passes == [1, 1, 1]
+    assert model.passes == [1, 1, 2]
 
 
 def test_a_model_that_hangs_or_answers_nobody_is_no_longer_healthy() -> None:

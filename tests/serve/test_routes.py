@@ -1,5 +1,6 @@
 """One task's web application: statuses, headers, streams; a small function stands where the model would."""
 
+import asyncio
 import base64
 import json
 import threading
@@ -14,7 +15,7 @@ from llmray.model.generate import Stream
 from llmray.tasks.base import Request
 from serve import limits, routes
 from serve.batcher import Batcher, Outcome
-from serve.shapes import SPARED, Identity
+from serve.shapes import SHED, Identity
 
 ONE_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
@@ -64,6 +65,19 @@ def test_a_model_tells_what_is_known_of_it() -> None:
     found = TestClient(app).get("/info").json()
     known = {"model": "tiny", "version": "3", "engine": "torch", "lineage": "abc", "name": None}
     assert found == {"task": "qa", **known, "metrics": {"f1": 50.0}}
+
+
+@pytest.mark.parametrize(("deadline_s", "sent", "shed"), [(0.2, {}, "75"), (60, {"x-llmray-deadline": "0.2"}, None)])
+def test_a_replica_tells_haproxy_when_it_is_late_for_all_but_not_when_for_one(
+    deadline_s: float, sent: dict[str, str], shed: str | None
+) -> None:
+    batcher = Batcher(predict, pieces, max_batch_size=1, wait_s=0, max_queued=9, deadline_s=deadline_s)
+    batcher.took_s.extend([0.15, 0.2])
+    batcher.queue.append((Request({}, {}), asyncio.new_event_loop().create_future(), 0.0))
+    app = routes.build("qa", Identity("tiny", "3", "torch", "abc"), batcher)
+    found = TestClient(app).post("/", content=b"{", headers=sent)
+    assert (found.status_code, found.headers.get(SHED)) == (503, shed)
+    assert "an answer would take 0.5 s, not 0.2" in found.json()["error"]
 
 
 def test_where_there_is_no_room_a_request_is_not_even_read() -> None:
@@ -195,5 +209,5 @@ def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:
         for thread in threads:
             thread.join()
     assert found.status_code == 503
-    assert (found.headers["retry-after"], found.headers[SPARED]) == ("1", "0")
+    assert (found.headers["retry-after"], found.headers[SHED]) == ("1", "0")
     assert found.json()["error_type"] == "overloaded"
