@@ -27,8 +27,9 @@ Waiting: TypeAlias = tuple[Request, "asyncio.Future[Outcome]", float]
 
 MARGIN = 1.25
 """How much longer than foretold it may take: better refused at once than given up at the deadline."""
-PASSES = 3
-"""Of the last so many, the longest foretells the next: few, so that one odd pass refuses nobody for long."""
+FORGETS = 0.98
+"""What is left, after a second of work, of the longest pass, which foretells the next ones: half of it after half a
+minute, so that a flood meets what was learned under load, and an odd pass is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Batcher:
         self.streams_waiting = 0
         self.together = 0
         """Requests of the last pass."""
-        self.took_s: deque[float] = deque(maxlen=PASSES)
-        """Of the last passes."""
+        self.took_s = self.longest_s = 0.0
+        """Of the last pass, and of those before it at most."""
         self.began: float | None = None
         """When the pass began that runs."""
         self.worker: asyncio.Task[None] | None = None
@@ -161,7 +162,7 @@ class Batcher:
         """
         passes, within_s = math.ceil((len(self.queue) + count) / self.max_batch_size), min(within_s, self.deadline_s)
         ran_s = monotonic() - self.began if self.began else 0.0
-        longest_s = max(ran_s, *self.took_s, 0.0)
+        longest_s = max(ran_s, self.longest_s)
         left_s = longest_s - ran_s if self.began else 0.0
         needed_s = (left_s + passes * longest_s) * MARGIN
         if passes > 1 and needed_s > within_s:
@@ -174,9 +175,9 @@ class Batcher:
                 continue
             self.began = began = monotonic()
             outcomes = await self._answered([request for request, _, _ in batch])
-            self.took_s.append(monotonic() - began)
-            self.began = None
-            self.told(Pass(tuple(began - came for *_, came in batch), self.took_s[-1], _tokens(outcomes)))
+            self.took_s, self.began = monotonic() - began, None
+            self.longest_s = max(self.took_s, self.longest_s * FORGETS**self.took_s)
+            self.told(Pass(tuple(began - came for *_, came in batch), self.took_s, _tokens(outcomes)))
             for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                 if future.done():
                     continue

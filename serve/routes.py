@@ -81,7 +81,7 @@ def _shed(full: RequestError, batcher: Batcher) -> Response:
     """The refusal, and for how long the next ones are not worth asking for: half a pass, so that none finds the model
     idle, neither here nor at a replica that is as fast."""
     response = refusal(full, failure)
-    response.headers[SHED] = f"{min(SHED_MOST_MS, 500 * min(batcher.took_s, default=0.0)):.0f}"
+    response.headers[SHED] = f"{min(SHED_MOST_MS, 500 * batcher.took_s):.0f}"
     return response
 
 
