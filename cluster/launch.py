@@ -8,6 +8,7 @@ workers that have nothing to set up.
 import json
 import os
 import re
+import shlex
 import socket
 import sys
 from pathlib import Path
@@ -66,8 +67,19 @@ def _copied(server: str, words: list[str]) -> bool:
         return False
 
 
+def _quoted(words: list[str]) -> list[str]:
+    """Ray hands the path of Python to a shell as it is; a space would break it in two."""
+    context: dict[str, Any] = {}
+    for word in words:
+        if word.startswith(CONTEXT):
+            context = json.loads(word.removeprefix(CONTEXT))
+    if (context.get("py_executable") or sys.executable) == sys.executable:
+        context["py_executable"] = shlex.quote(sys.executable)
+    return [*(word for word in words if not word.startswith(CONTEXT)), CONTEXT + json.dumps(context)]
+
+
 if __name__ == "__main__":
     words, given = sys.argv[1:], dict(os.environ)
     if not _copied(given[SERVER], words):
         setup = str(Path(words[_script(words)]).with_name("setup_worker.py"))
-        os.execve(sys.executable, [sys.executable, setup, *words], given)
+        os.execve(sys.executable, [sys.executable, setup, *_quoted(words)], given)

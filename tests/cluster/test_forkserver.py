@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -52,6 +53,8 @@ def run(tmp_path: Path) -> Run:
     def run(server: str | None, code: str, **context: Any) -> subprocess.CompletedProcess[str]:
         (tmp_path / "script.py").write_text(code)
         words = [sys.executable, launch.__file__ if server else SETUP, tmp_path / "script.py", "one", "two words"]
+        if server is None and context.get("py_executable", sys.executable) == sys.executable:
+            context["py_executable"] = shlex.quote(sys.executable)
         given = [f"--serialized-runtime-env-context={json.dumps(context)}"] if context else []
         added = {"ADDED": "ü \udcff", "PYTHONPATH": str(tmp_path)} | ({launch.SERVER: server} if server else {})
         return subprocess.run(
@@ -91,7 +94,7 @@ def test_a_copy_has_imported_what_takes_long_but_not_ray(server: str, run: Run) 
 
 @pytest.mark.parametrize(
     "context",
-    [{"command_prefix": ["cd", "/", "&&"]}, {"py_executable": f"env OTHER=1 {sys.executable}"}],
+    [{"command_prefix": ["cd", "/", "&&"]}, {"py_executable": f"env OTHER=1 {shlex.quote(sys.executable)}"}],
     ids=["another folder", "another Python"],
 )
 def test_what_a_copy_cannot_have_is_left_to_ray(server: str, run: Run, context: dict[str, Any]) -> None:
@@ -130,7 +133,7 @@ def test_where_the_server_died_python_starts_instead(run: Run) -> None:
 def test_where_the_folder_is_gone_python_starts_instead(server: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys; print('torch' in sys.modules)")
     (tmp_path / SETUP.name).symlink_to(SETUP)
-    words = f"{sys.executable} {launch.__file__} {tmp_path}/script.py --language=PYTHON"
+    words = shlex.join([sys.executable, launch.__file__, f"{tmp_path}/script.py", "--language=PYTHON"])
     gone = f"mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {words}"
     out = subprocess.run(
         ["bash", "-c", gone], env=os.environ | {launch.SERVER: server}, capture_output=True, text=True, timeout=60,
