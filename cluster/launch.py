@@ -21,12 +21,18 @@ CONTEXT, LANGUAGE = "--serialized-runtime-env-context=", "--language="
 UNSET = re.compile(r"\$\{[A-Z0-9_]+\}")
 
 
-def _variables(words: list[str]) -> dict[str, str] | None:
-    """What Ray wants a worker to have beside this environment, or None where it is more than a copy can have."""
-    found: dict[str, Any] = {"py_executable": sys.executable, "env_vars": {}}
+def _context(words: list[str]) -> dict[str, Any]:
+    """The runtime environment of a worker as Ray tells it; Python's path is this one's unless told."""
+    found: dict[str, Any] = {"py_executable": sys.executable}
     for word in words:
         if word.startswith(CONTEXT):
             found |= {name: value for name, value in json.loads(word.removeprefix(CONTEXT)).items() if value}
+    return found
+
+
+def _variables(words: list[str]) -> dict[str, str] | None:
+    """What Ray wants a worker to have beside this environment, or None where it is more than a copy can have."""
+    found = {"env_vars": {}} | _context(words)
     same = found.keys() == {"py_executable", "env_vars"} and found["py_executable"] == sys.executable
     return found["env_vars"] if same and LANGUAGE + "PYTHON" in words else None
 
@@ -69,11 +75,8 @@ def _copied(server: str, words: list[str]) -> bool:
 
 def _quoted(words: list[str]) -> list[str]:
     """Ray hands the path of Python to a shell as it is; a space would break it in two."""
-    context: dict[str, Any] = {}
-    for word in words:
-        if word.startswith(CONTEXT):
-            context = json.loads(word.removeprefix(CONTEXT))
-    if (context.get("py_executable") or sys.executable) == sys.executable:
+    context = _context(words)
+    if context["py_executable"] == sys.executable:
         context["py_executable"] = shlex.quote(sys.executable)
     return [*(word for word in words if not word.startswith(CONTEXT)), CONTEXT + json.dumps(context)]
 

@@ -34,8 +34,8 @@ BIND = "LLMRAY_HAPROXY_BIND"
 """Environment variable that tells the launcher, which all Serves of a user share, where this one listens."""
 BUFFER_BYTES = 64 << 10
 """A request up to this size is held until it is whole, and only what was held can be sent again."""
-SMALL_BYTES = 32 << 10
-"""A body that is surely held."""
+HELD_BYTES = 32 << 10
+"""A body up to this size is surely held, whatever the headers take of the buffer."""
 ARRIVAL_S = 30
 """Within which a request's head must have come, and then its body, up to `BUFFER_BYTES` of it: Ray would keep the
 connection for an hour."""
@@ -83,7 +83,7 @@ SHED_UNTIL = (
     f"http-response del-header {SHED}",
     "http-request set-var(txn.now) date(0,ms)",
     "http-request return status 503 content-type application/json hdr retry-after 1 string '{body}'"
-    f" if METH_POST {{ req.body_size lt {SMALL_BYTES} }} {{ var(proc.shed_@),sub(txn.now) 1:{SHED_MOST_MS} }}",
+    f" if METH_POST {{ req.body_size lt {HELD_BYTES} }} {{ var(proc.shed_@),sub(txn.now) 1:{SHED_MOST_MS} }}",
 )
 """Load shedding, for each application (@): a replica that refused for want of room said for how long, and until then
 its refusals are made here, which costs it nothing.  Not of large bodies: HAProxy answers without reading them, and the

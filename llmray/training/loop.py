@@ -59,8 +59,7 @@ def fit(
     to `should_stop`.  `unlogged` holds the sums of steps since the last row, to begin with and from then on, `scaler`
     what `loss_scale` gives; `batch_of` tells where in the data a step's batch is.
 
-    Raises `DivergedError` at the next row or checkpoint after a step whose loss or gradient is no number, or whose loss
-    is above `train.max_loss`.
+    Raises `DivergedError` at the next row or checkpoint after a step that `Broken` takes for one.
     """
     device, factor = torch.device(device), schedule(train, total_steps)
     weights = [p for p in learner.parameters() if p.requires_grad]

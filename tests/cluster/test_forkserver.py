@@ -130,6 +130,20 @@ def test_where_the_server_died_python_starts_instead(run: Run) -> None:
     assert _own(instead) == _own(run(None, STATE, env_vars={"ADDED": "${ADDED} more"}))
 
 
+def test_python_starts_from_a_path_with_spaces_where_it_is_no_copy(tmp_path: Path) -> None:
+    """Ray's own script, to which it is left, hands that path to a shell."""
+    (tmp_path / "my venv").symlink_to(sys.prefix)
+    (tmp_path / SETUP.name).symlink_to(SETUP)
+    (tmp_path / "script.py").write_text("import sys; print(sys.executable)")
+    python = tmp_path / "my venv" / "bin" / "python"
+    out = subprocess.run(
+        [python, launch.__file__, tmp_path / "script.py", "--language=PYTHON"],
+        env=os.environ | {launch.SERVER: str(tmp_path / "nobody")}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert out.stdout == f"{python}\n", out.stderr
+
+
 def test_where_the_folder_is_gone_python_starts_instead(server: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys; print('torch' in sys.modules)")
     (tmp_path / SETUP.name).symlink_to(SETUP)

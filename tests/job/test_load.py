@@ -124,6 +124,10 @@ def test_impossible_combinations(tree, words):
     assert words in complaint(tree)
 
 
+def test_what_is_wrong_with_the_whole_job_says_so_once():
+    assert complaint({"train": {"keep_best": True}}).startswith("job: train.keep_best: compares eval_loss")
+
+
 @pytest.mark.parametrize("task", ["causal_lm", "chat"])
 def test_a_loss_in_chunks_is_for_all_that_writes_words_one_after_another(task):
     assert load({"task": task, "train": {"chunked_loss": True}}).train.chunked_loss is True

@@ -51,9 +51,8 @@ listen stats
   bind *:8404
   stats enable
 """
-
-
 FULL_FOR_S = 2.0
+"""Longer than a replica may say, for slow machines."""
 
 
 def launched(folder: Path, port: int, *options: str, replica: int = 1) -> subprocess.Popen[str]:
@@ -116,7 +115,9 @@ def full() -> Iterator[HTTPServer]:
 def port(tmp_path: Path, full: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Where HAProxy listens, before a replica that is full."""
     monkeypatch.setattr(haproxy, "ARRIVAL_S", 1)
-    monkeypatch.setattr(haproxy, "SHED_UNTIL", [line.replace(":100 ", ":2000 ") for line in haproxy.SHED_UNTIL])
+    monkeypatch.setattr(
+        haproxy, "SHED_UNTIL", [line.replace(":100 ", f":{1000 * FULL_FOR_S:.0f} ") for line in haproxy.SHED_UNTIL]
+    )
     chosen = free_block()[0]
     with launched(tmp_path, chosen, replica=full.server_port) as running:
         while running.poll() is None and not listens(chosen):
@@ -176,7 +177,7 @@ def test_what_a_full_replica_would_refuse_is_refused_before_it_for_the_time_it_s
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
         first, second = http.post("/qa", content="a"), http.post("/qa", content="b")
         http.get("/qa")
-        http.post("/qa", content="x" * haproxy.SMALL_BYTES)
+        http.post("/qa", content="x" * haproxy.HELD_BYTES)
         http.post("/other", content="c")
         time.sleep(FULL_FOR_S)
         http.post("/qa", content="d")
