@@ -1,7 +1,7 @@
 """One worker's batches, pass after pass, from where it stopped.  It does not know what is learned from them."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import ray
 
@@ -16,7 +16,7 @@ PREFETCH_BATCHES = 4
 
 def batches(
     shard: "ray.data.DataIterator", task: Task, batch_rows: int, *, skip: int = 0, epochs: int | None = None
-) -> Iterator[Tensors]:
+) -> Generator[Tensors]:
     """Collated batches in the corpus's order, `epochs` passes (None: without end), the first `skip` left out.
 
     Endless passes give full batches only; the rest of a pass is dropped, so that all workers step together.

@@ -4,7 +4,8 @@ It does not know who started it: a Ray Train worker, a trial of a sweep, or the 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -120,30 +121,31 @@ class Attempt:
         self.forewarned = forewarned
         share = train.batch_size // (seat.world * train.accumulate)
         held_out = HeldOut(self.shards["eval"], self.work.task, share) if "eval" in self.shards else None
-        for row in fit(
-            self._replicated(),
-            self._batches(share),
-            train,
-            0 if self.over else self.work.total_steps,
-            optimizer=self.optimizer,
-            device=seat.device,
-            world=seat.world,
-            alone=outer is not None,
-            scaler=self.scaler,
-            start_step=self.start_step,
-            unlogged=self.unlogged,
-            evaluate=(lambda: self._validate(held_out)) if held_out else None,
-            on_checkpoint=self._checkpoint if self.saver else None,
-            should_save=lambda: not self.prepared and forewarned(),
-            should_stop=should_stop,
-            batch_of=self._batch_of,
-        ):
-            if "eval_loss" in row:
-                self.validated_step = int(row["step"])
-            elif self.token_flops and (peak := flops.peak(seat.device, train.precision)):
-                row["flops_utilisation"] = self.token_flops * row["tokens_per_s"] / (peak * seat.world)
-            self.metrics |= row
-            yield row
+        with closing(self._batches(share)) as read:  # before its Ray ends, however it comes to leave
+            for row in fit(
+                self._replicated(),
+                read,
+                train,
+                0 if self.over else self.work.total_steps,
+                optimizer=self.optimizer,
+                device=seat.device,
+                world=seat.world,
+                alone=outer is not None,
+                scaler=self.scaler,
+                start_step=self.start_step,
+                unlogged=self.unlogged,
+                evaluate=(lambda: self._validate(held_out)) if held_out else None,
+                on_checkpoint=self._checkpoint if self.saver else None,
+                should_save=lambda: not self.prepared and forewarned(),
+                should_stop=should_stop,
+                batch_of=self._batch_of,
+            ):
+                if "eval_loss" in row:
+                    self.validated_step = int(row["step"])
+                elif self.token_flops and (peak := flops.peak(seat.device, train.precision)):
+                    row["flops_utilisation"] = self.token_flops * row["tokens_per_s"] / (peak * seat.world)
+                self.metrics |= row
+                yield row
         if self.saver:
             self.saver.wait()
         if self.saver and self.sharded:
@@ -176,10 +178,10 @@ class Attempt:
         place.patiently(lambda: place.write_text(place.join(output, LINEAGE), descent), f"saving {output}", self.warn)
         return step
 
-    def _batches(self, share: int) -> Iterator[Tensors]:
+    def _batches(self, share: int) -> Generator[Tensors]:
         """`share` rows at a time, from where the run stands."""
         if self.work.portions:
-            return map(self.work.task.collate, self._feed(self.start_step))
+            return (self.work.task.collate(columns) for columns in self._feed(self.start_step))
         return batches(self.shards["train"], self.work.task, share, skip=self.start_step * self.train.accumulate)
 
     def _batch_of(self, step: int) -> str:

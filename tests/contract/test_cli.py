@@ -49,6 +49,20 @@ def test_wrong_arguments_exit_2_and_start_nothing(words, complaint):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
+def test_a_run_that_diverged_says_so_and_no_more(tmp_path):
+    """What still streamed to it has ended before its Ray does."""
+    corpus = "data={train: 'builtin:shapes?rows=400', tokenizer: {vocab_size: 400, sample_rows: 200}}"
+    steps = "train={steps: 4, batch_size: 8, log_every: 1, max_loss: 3}"
+    here = ["scale={workers: 1, max_failures: 0}", f"output={tmp_path / 'out'}"]
+    done = llmray(
+        "train", "task={name: causal_lm, seq_len: 32}", "model.from=new:gpt2-tiny", corpus, steps, *here, timeout=120
+    )
+    assert done.returncode == 1
+    assert "is above train.max_loss (3)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_schema_is_json_schema_and_the_manual_is_true():
     assert json.loads(llmray("schema").stdout)["properties"]["train"]
     assert llmray("schema", "--markdown").stdout == (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
